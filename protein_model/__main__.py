@@ -1,0 +1,41 @@
+"""`python -m protein_model COMMAND`: everything beside training itself.
+
+Each command imports what it needs only when it runs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from .commands import cache, design, evaluate
+from .errors import UserError
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "cache": (cache.main, "build the data set of a folder of PDB / mmCIF files"),
+    "design": (design.main, "design sequences for structures"),
+    "evaluate": (evaluate.main, "measure recovery and perplexity on structures"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0 done, 1 done for a part of the files, 2 impossible as asked."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m protein_model COMMAND [options]\n")
+        for name, (_, text) in COMMANDS.items():
+            print(f"  {name:10s} {text}")
+        print("\nOptions of a command: python -m protein_model COMMAND --help")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"error: unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[arguments[0]][0](arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""`python -m protein_model cache`: structure files -> data set."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build or update a cache and print what is in it."""
+    parser = argparse.ArgumentParser(prog="python -m protein_model cache", description=main.__doc__)
+    parser.add_argument(
+        "--pdb_path", type=Path, required=True, help="folder, file, text file of paths, or chain_set.jsonl"
+    )
+    parser.add_argument("--cache_dir", type=Path, default=Path("cache"), help="where the data set goes [cache]")
+    parser.add_argument("--unit", choices=("chain", "complex"), default="chain", help="what one entry is [chain]")
+    parser.add_argument(
+        "--min_length", type=int, default=10, help="shortest entry, residues with a complete backbone [10]"
+    )
+    parser.add_argument("--num_workers", type=int, default=None, help="reading processes [one per processor core]")
+    options = parser.parse_args(arguments)
+
+    from ..data.cache import CacheOptions, build_cache
+
+    cache = build_cache(
+        options.pdb_path,
+        options.cache_dir,
+        CacheOptions(unit=options.unit, min_length=options.min_length),
+        num_workers=options.num_workers,
+    )
+    print(cache.folder)
+    return 0

@@ -1,0 +1,67 @@
+"""A partly corrupted residue sequence, seen with its encoded backbone -> logits of the clean one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .configuration import RESIDUE_LETTERS, ProteinModelConfig
+from .encoder import EncodedBackbone
+from .layers import ResidueUpdate
+
+NUM_TOKENS = len(RESIDUE_LETTERS)
+NUM_RESIDUE_TYPES = NUM_TOKENS - 1
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Embeds how corrupted a sequence is, a number from 0 (clean) to 1 (nothing left)."""
+
+    def __init__(self, hidden_dim: int, num_frequencies: int = 16):
+        super().__init__()
+        self.num_frequencies = num_frequencies
+        self.project = nn.Sequential(
+            nn.Linear(2 * num_frequencies, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, hidden_dim)
+        )
+
+    def forward(self, noise_level: Tensor) -> Tensor:
+        """noise_level (..., B) -> (..., B, H)"""
+        frequencies = math.pi * torch.arange(1, self.num_frequencies + 1, device=noise_level.device)
+        angles = noise_level[..., None].float() * frequencies
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return self.project(waves.to(self.project[0].weight.dtype))
+
+
+class SequenceDenoiser(nn.Module):
+    """Message passing on the encoder's graph over encoder output, residue tokens and noise level."""
+
+    def __init__(self, config: ProteinModelConfig):
+        super().__init__()
+        hidden = config.hidden_dim
+        self.embed_tokens = nn.Embedding(NUM_TOKENS, hidden)
+        self.embed_noise = NoiseLevelEmbedding(hidden)
+        self.layers = nn.ModuleList(
+            ResidueUpdate(hidden, config.num_neighbors, config.dropout) for _ in range(config.num_decoder_layers)
+        )
+        self.norm = nn.LayerNorm(hidden)
+        self.to_logits = nn.Linear(hidden, NUM_RESIDUE_TYPES)
+
+    def forward(self, encoded: EncodedBackbone, tokens: Tensor, noise_level: Tensor) -> Tensor:
+        """Predict the clean sequence.
+
+        Parameters
+        ----------
+        encoded : N residues of B structures
+        tokens : (..., N) int64, 0 to 20; leading dimensions are samples over the same backbones
+        noise_level : (..., B), 0 to 1
+
+        Returns
+        -------
+        (..., N, 20) logits
+        """
+        noise = self.embed_noise(noise_level)[..., encoded.structure_index, :]
+        residues = encoded.residues + self.embed_tokens(tokens) + noise
+        for layer in self.layers:
+            residues = layer(residues, encoded.edges, encoded.neighbours, encoded.present)
+        return self.to_logits(self.norm(residues))

@@ -1,0 +1,101 @@
+"""Backbone geometry -> embeddings of residues and of the edges between neighbours. It never sees a residue type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import features
+from .configuration import ProteinModelConfig
+from .layers import EdgeUpdate, ResidueUpdate
+
+
+@dataclass
+class EncodedBackbone:
+    """What the decoder needs of a structure; made once, used for every denoising step and every sample.
+
+    Attributes
+    ----------
+    residues : (N, H)
+    edges : (N, K, H)
+    neighbours : (N, K) int64, rows
+    present : (N, K) bool
+    structure_index : (N,) int64
+    """
+
+    residues: Tensor
+    edges: Tensor
+    neighbours: Tensor
+    present: Tensor
+    structure_index: Tensor
+
+
+class EncoderLayer(nn.Module):
+    """Residues learn from their neighbours, then edges from their residues."""
+
+    def __init__(self, config: ProteinModelConfig):
+        super().__init__()
+        self.edge_norm = nn.LayerNorm(config.hidden_dim)
+        self.residue_update = ResidueUpdate(config.hidden_dim, config.num_neighbors, config.dropout)
+        self.edge_update = EdgeUpdate(config.hidden_dim, config.dropout)
+
+    def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """residues (N, H), edges (N, K, H), neighbours (N, K), present (N, K) -> residues (N, H), edges (N, K, H)"""
+        residues = self.residue_update(residues, self.edge_norm(edges), neighbours, present)
+        return residues, self.edge_update(residues, edges, neighbours)
+
+
+class BackboneEncoder(nn.Module):
+    """Message passing on the graph of nearest residues, invariant to rotation and translation."""
+
+    def __init__(self, config: ProteinModelConfig):
+        super().__init__()
+        self.num_neighbors = config.num_neighbors
+        self.num_radial_bases = config.num_radial_bases
+        self.max_relative_position = config.max_relative_position
+        hidden = config.hidden_dim
+        distance_features = features.NUM_ATOMS**2 * config.num_radial_bases
+        self.embed_distances = nn.Linear(distance_features, hidden)
+        self.embed_frames = nn.Linear(features.FRAME_FEATURES, hidden, bias=False)
+        self.embed_offset = nn.Embedding(2 * config.max_relative_position + 2, hidden)
+        self.edge_norm = nn.LayerNorm(hidden)
+        self.embed_angles = nn.Linear(features.ANGLE_FEATURES, hidden)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
+        self.residue_norm = nn.LayerNorm(hidden)
+        self.final_edge_norm = nn.LayerNorm(hidden)
+
+    def forward(
+        self, backbone: Tensor, backbone_mask: Tensor, structure_index: Tensor, chain_index: Tensor, position: Tensor
+    ) -> EncodedBackbone:
+        """Encode a flat batch.
+
+        Parameters
+        ----------
+        backbone : (N, 4, 3) angstrom, N CA C O
+        backbone_mask : (N,) bool, all four atoms are present; other residues send and receive no messages
+        structure_index : (N,) int64, non-decreasing from 0
+        chain_index : (N,) int64, residues of one structure with equal numbers share a chain
+        position : (N,) int64, index along the chain that jumps where residues are missing
+        """
+        with torch.no_grad(), torch.autocast(backbone.device.type, enabled=False):
+            backbone = backbone.float()
+            neighbours, present = features.neighbour_graph(
+                backbone[:, 1], backbone_mask, structure_index, self.num_neighbors
+            )
+            bonded = features.bonded_to_next(backbone_mask, structure_index, chain_index, position)
+            angles = features.backbone_angles(backbone, bonded) * backbone_mask[:, None]
+            distances = features.edge_distances(backbone, neighbours)
+            radial = features.radial_bases(distances, self.num_radial_bases).flatten(2)
+            frames = features.edge_frames(backbone, neighbours)
+            offsets = features.relative_positions(position, chain_index, neighbours, self.max_relative_position)
+        dtype = self.embed_distances.weight.dtype
+        edges = self.embed_distances(radial.to(dtype)) + self.embed_frames(frames.to(dtype))
+        edges = self.edge_norm(edges + self.embed_offset(offsets))
+        residues = self.embed_angles(angles.to(dtype))
+        for layer in self.layers:
+            residues, edges = layer(residues, edges, neighbours, present)
+        return EncodedBackbone(
+            self.residue_norm(residues), self.final_edge_norm(edges), neighbours, present, structure_index
+        )

@@ -1,0 +1,282 @@
+"""The options of a training run: where they come from, what they mean, and which combinations are refused.
+
+An option is taken from the command line, else from the file named by `--config`, else, where a run is resumed, from
+the settings saved with its checkpoint, else from the defaults below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..errors import UserError
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+DEMO_CONFIG = EXAMPLES / "demo.yaml"
+
+
+class SettingsError(UserError, ValueError):
+    """An option is unknown, out of its range, or does not go with another one."""
+
+
+def _option(default: Any, text: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+@dataclass
+class Settings:
+    """All options of `train_accelerate.py`; every field is one `--option`."""
+
+    # Data
+    pdb_path: str | None = _option(
+        None,
+        "Training structures: a folder of PDB / mmCIF files (searched recursively), one file, a text file of paths, a "
+        "chain_set.jsonl, or a finished cache. Without it, the embedded example structures.",
+    )
+    cache_dir: str = _option("cache", "Folder for the data sets built from structure files; may be the same as --pdb_path.")
+    unit: Literal["chain", "complex"] = _option(
+        "chain", "Train on single chains, or on all protein chains of a file together."
+    )
+    min_length: int = _option(10, "Shortest chain or complex to use, in residues with a complete backbone.")
+    use_predefined_split: bool = _option(
+        False, "Take the split from chain_set_splits.json or from train/ validation/ test/ subfolders."
+    )
+    split_file: str | None = _option(None, "chain_set_splits.json, where it is not in the data folder.")
+    cluster_file: str | None = _option(
+        None, "Sequence clusters as mmseqs2 writes them (representative, member), for the split by cluster."
+    )
+    validation_fraction: float = _option(0.1, "Share of the structures to validate on, where the split is by cluster.")
+    num_workers: int = _option(0, "Loader processes per training process; 0 loads in the training process itself.")
+    # Model
+    hidden_dim: int = _option(128, "Width of residue and edge embeddings.")
+    num_encoder_layers: int = _option(3, "Message-passing layers that read the backbone.")
+    num_decoder_layers: int = _option(3, "Message-passing layers that denoise the sequence.")
+    num_neighbors: int = _option(48, "Nearest residues that send messages to each residue, itself included.")
+    dropout: float = _option(0.1, "Dropout rate of every layer, 0 to 1.")
+    use_discrete_diffusion: bool = _option(
+        False, "Train a denoiser at all noise levels; without it, one that predicts all residues in one pass."
+    )
+    num_diffusion_steps: int = _option(100, "Noise levels of the diffusion in training (T).")
+    diffusion_kernel: Literal["absorbing", "uniform", "substitution"] = _option(
+        "absorbing", "How residues are corrupted: masked, replaced evenly, or replaced as BLOSUM62 has it."
+    )
+    # Optimization
+    epochs: int = _option(100, "Epochs of the whole run, those before a resume included.")
+    batch_size: int | None = _option(None, "Structures per process per micro-batch; with --batch_residues, at most.")
+    batch_residues: int | None = _option(
+        None, "Residues per process per micro-batch, at most; 6,000 where --batch_size is not given either."
+    )
+    gradient_accumulation_steps: int | None = _option(
+        None, "Micro-batches per process per optimizer step; on resume it follows from the number of processes. [1]"
+    )
+    learning_rate: float = _option(1e-3, "Peak learning rate.")
+    warmup_epochs: float = _option(1.0, "Epochs, or a part of one, until the peak learning rate.")
+    weight_decay: float = _option(0.01, "Decoupled weight decay of AdamW, on weight matrices only.")
+    max_grad_norm: float = _option(1.0, "Gradients are scaled down to this norm at most.")
+    label_smoothing: float = _option(0.0, "Share of the target probability spread evenly over all residue types.")
+    backbone_noise: float = _option(0.0, "Standard deviation of Gaussian noise on training coordinates, angstrom.")
+    fully_masked_fraction: float = _option(0.1, "Share of training structures whose whole sequence is corrupted.")
+    ema_decay: float = _option(0.999, "Decay per step of the weight average that is validated and saved; 0 for none.")
+    early_stopping_patience: int | None = _option(None, "Stop after this many epochs without improvement.")
+    early_stopping_min_delta: float = _option(0.0, "Smallest drop of the validation loss that counts, nats per residue.")
+    seed: int = _option(0, "Everything random in a run follows from it.")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = _option(
+        None, "Precision of the network; by default that of the accelerate configuration. Geometry is always float32."
+    )
+    # Checkpoints and output
+    resume_from: str | None = _option(
+        None,
+        "Checkpoint folder, best_model, latest, or a save folder to go on from its newest good checkpoint.",
+        aliases=["--resume"],
+    )
+    save_dir: str | None = _option(
+        None,
+        "Folder for checkpoints, best model, history and loss curve; by default the folder that is resumed from, or "
+        "checkpoints.",
+    )
+    save_every: int = _option(1, "Epochs between checkpoints.")
+    save_every_steps: int | None = _option(None, "Optimizer steps between checkpoints within an epoch.")
+    keep_last: int | None = _option(None, "Keep only this many of the newest checkpoints (2 or more); default all.")
+    keep_every: int | None = _option(None, "With --keep_last, keep every checkpoint whose epoch is a multiple of this.")
+    num_example_designs: int = _option(3, "Validation structures to design sequences for when training ends; 0 for none.")
+    config: str | None = _option(None, "YAML or JSON file with any of these options; the command line wins.")
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if self.batch_size is None and self.batch_residues is None:
+            self.batch_residues = 6000
+        if self.split_file and not self.use_predefined_split:
+            raise SettingsError("--split_file goes with --use_predefined_split")
+        if self.cluster_file and self.use_predefined_split:
+            raise SettingsError("--cluster_file and --use_predefined_split exclude each other: give one of them")
+        if self.keep_last is not None and self.keep_last < 2:
+            raise SettingsError(
+                f"--keep_last must be at least 2, but is {self.keep_last}: with one checkpoint, damage to it loses the run"
+            )
+        if self.keep_every is not None and self.keep_last is None:
+            raise SettingsError("--keep_every goes with --keep_last; without it all checkpoints are kept")
+        if self.early_stopping_min_delta and self.early_stopping_patience is None:
+            raise SettingsError("--early_stopping_min_delta goes with --early_stopping_patience")
+
+    @property
+    def demo(self) -> bool:
+        """Trains on the embedded examples."""
+        return self.pdb_path is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options as plain values."""
+        return dataclasses.asdict(self)
+
+
+# option -> lowest and highest value allowed
+_AT_LEAST_ONE = (1, math.inf)
+_AT_LEAST_ZERO = (0, math.inf)
+_SHARE = (0, 1)
+_RANGES: dict[str, tuple[float, float]] = {
+    "min_length": _AT_LEAST_ONE,
+    "validation_fraction": _SHARE,
+    "num_workers": _AT_LEAST_ZERO,
+    "hidden_dim": _AT_LEAST_ONE,
+    "num_encoder_layers": _AT_LEAST_ONE,
+    "num_decoder_layers": _AT_LEAST_ONE,
+    "num_neighbors": _AT_LEAST_ONE,
+    "dropout": _SHARE,
+    "num_diffusion_steps": _AT_LEAST_ONE,
+    "epochs": _AT_LEAST_ONE,
+    "batch_size": _AT_LEAST_ONE,
+    "batch_residues": _AT_LEAST_ONE,
+    "gradient_accumulation_steps": _AT_LEAST_ONE,
+    "learning_rate": _AT_LEAST_ZERO,
+    "warmup_epochs": _AT_LEAST_ZERO,
+    "weight_decay": _AT_LEAST_ZERO,
+    "max_grad_norm": _AT_LEAST_ZERO,
+    "label_smoothing": _SHARE,
+    "backbone_noise": _AT_LEAST_ZERO,
+    "fully_masked_fraction": _SHARE,
+    "ema_decay": _SHARE,
+    "early_stopping_patience": _AT_LEAST_ONE,
+    "early_stopping_min_delta": _AT_LEAST_ZERO,
+    "seed": _AT_LEAST_ZERO,
+    "save_every": _AT_LEAST_ONE,
+    "save_every_steps": _AT_LEAST_ONE,
+    "keep_last": _AT_LEAST_ONE,
+    "keep_every": _AT_LEAST_ONE,
+    "num_example_designs": _AT_LEAST_ZERO,
+}
+
+
+def _check_ranges(settings: Settings) -> None:
+    for name, (lowest, highest) in _RANGES.items():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if not isinstance(value, (int, float)) or not lowest <= value <= highest:
+            bound = f"from {lowest:g} to {highest:g}" if math.isfinite(highest) else f"at least {lowest:g}"
+            raise SettingsError(f"--{name} must be {bound}, but is {value!r}")
+    for name in ("learning_rate", "max_grad_norm"):
+        if getattr(settings, name) == 0:
+            raise SettingsError(f"--{name} must be above 0")
+
+
+@dataclass(frozen=True)
+class GivenOptions:
+    """Options that a person gave for this launch, by the command line or a file, before defaults are filled in."""
+
+    values: dict[str, Any]
+
+    def resolve(self, saved: dict[str, Any] | None = None) -> Settings:
+        """Complete the options: what was given, then what a checkpoint has saved, then the defaults.
+
+        A new run without data and without a settings file is the demonstration, with its own defaults.
+        """
+        names = {f.name for f in dataclasses.fields(Settings)}
+        if saved is None and not {"pdb_path", "config"} & set(self.values):
+            saved = read_config_file(DEMO_CONFIG)
+        adopted = {name: value for name, value in (saved or {}).items() if name in names - NOT_ADOPTED}
+        if {"batch_size", "batch_residues"} & set(self.values):
+            adopted = {name: value for name, value in adopted.items() if name not in ("batch_size", "batch_residues")}
+        return Settings(**{**adopted, **self.values})
+
+
+# A resumed run does not take these from its checkpoint: they belong to the launch, not to the run.
+NOT_ADOPTED = frozenset(
+    {"resume_from", "config", "save_dir", "gradient_accumulation_steps", "num_workers", "mixed_precision"}
+)
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> GivenOptions:
+    """Read the command line and the file that it names.
+
+    Raises
+    ------
+    SettingsError : the file cannot be read or has an unknown option
+    SystemExit : the command line is wrong, or asks for help
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    complete = parser.parse_args(arguments)
+    # A second look with all defaults suppressed tells what was really given.
+    given = vars(_without_defaults(parser).parse_args(arguments))
+    values: dict[str, Any] = {}
+    if complete.config is not None:
+        values.update(read_config_file(Path(complete.config)))
+    values.update(given)
+    return GivenOptions(values)
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Options from a YAML or JSON file, checked for names and types.
+
+    Raises
+    ------
+    SettingsError : names the file and the option
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"--config {path}: cannot be read ({error.strerror})") from error
+    try:
+        document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"--config {path}: is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"--config {path}: must be a list of options, such as 'epochs: 100'")
+    known = {f.name for f in dataclasses.fields(Settings)} - {"config"}
+    unknown = sorted(str(name) for name in document if name not in known)
+    if unknown:
+        raise SettingsError(f"--config {path}: unknown option {', '.join(unknown)}")
+    # The command-line parser converts and checks the values, so that both sources mean the same.
+    arguments = []
+    for name, value in document.items():
+        if value is not None:
+            arguments += [f"--{name}", str(value)]
+    try:
+        parsed = vars(_without_defaults(_parser()).parse_args(arguments))
+    except SystemExit:
+        raise SettingsError(f"--config {path}: has a value of the wrong type (see the line above)") from None
+    return {name: parsed[name] for name in document if name in parsed}
+
+
+def _without_defaults(parser: HfArgumentParser) -> HfArgumentParser:
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return parser
+
+
+def _parser() -> HfArgumentParser:
+    return HfArgumentParser(
+        [Settings],
+        prog="train_accelerate.py",
+        description="Train a structure-conditioned protein sequence model on PDB / mmCIF files.",
+        allow_abbrev=False,
+    )

@@ -1,0 +1,132 @@
+"""Options -> data and model: the cache, its split, the epoch plan, the loaders, the network and its optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..data.batching import BatchSettings, EpochPlan, MicroBatchSampler, sequential_micro_batches
+from ..data.cache import CacheOptions, StructureCache, build_cache
+from ..data.collate import StructureDataset, collate
+from ..data.splits import Split, cluster_split, predefined_split
+from ..model.configuration import ProteinModelConfig
+from .arguments import EXAMPLES, Settings
+from .substitution import blosum62_transition_matrix
+
+DEFAULT_VALIDATION_RESIDUES = 6000
+
+
+@dataclass
+class TrainingData:
+    """What the trainer reads.
+
+    Attributes
+    ----------
+    cache : all structures
+    split : rows of the cache for training and validation
+    plan, sampler : order of the training micro-batches
+    train_loader, validation_loader : not yet prepared by the Accelerator
+    """
+
+    cache: StructureCache
+    split: Split
+    plan: EpochPlan
+    sampler: MicroBatchSampler
+    train_loader: DataLoader
+    validation_loader: DataLoader
+
+
+def prepare_data(settings: Settings, shards: int, num_processes: int, show_progress: bool) -> TrainingData:
+    """Build or open the cache, split it and plan the epochs.
+
+    Parameters
+    ----------
+    shards : micro-batches per optimizer step over all processes
+    num_processes : that share them
+    show_progress : this process reports on building the cache
+    """
+    source = Path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES
+    options = CacheOptions(unit=settings.unit, min_length=settings.min_length)
+    cache = build_cache(source, Path(settings.cache_dir), options, progress=show_progress)
+    split = _split(settings, cache, source)
+    batch_settings = BatchSettings(settings.batch_size, settings.batch_residues, shards, settings.seed)
+    plan = EpochPlan(cache.lengths[split.train], batch_settings)
+    sampler = MicroBatchSampler(plan)
+    train = StructureDataset(cache, split.train, settings.batch_residues, settings.seed)
+    validation = StructureDataset(cache, split.validation, None, settings.seed)
+    validation_batches = sequential_micro_batches(
+        cache.lengths[split.validation],
+        settings.batch_size,
+        settings.batch_residues or DEFAULT_VALIDATION_RESIDUES,
+        multiple_of=num_processes,
+    )
+
+    def loader(dataset: StructureDataset, batch_sampler: object) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_sampler=batch_sampler,  # type: ignore[arg-type]  # any iterable of key lists will do
+            collate_fn=collate,
+            num_workers=settings.num_workers,
+            persistent_workers=settings.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    return TrainingData(
+        cache, split, plan, sampler, loader(train, sampler), loader(validation, FixedBatches(validation_batches))
+    )
+
+
+class FixedBatches:
+    """A batch sampler that yields the same batches every time."""
+
+    def __init__(self, batches: list):
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self):
+        return iter(self._batches)
+
+
+def _split(settings: Settings, cache: StructureCache, source: Path) -> Split:
+    if settings.use_predefined_split:
+        split_file = Path(settings.split_file) if settings.split_file else None
+        return predefined_split(cache, source, split_file)
+    cluster_file = Path(settings.cluster_file) if settings.cluster_file else None
+    return cluster_split(
+        cache, settings.seed, cluster_file=cluster_file, validation_fraction=settings.validation_fraction
+    )
+
+
+def model_configuration(settings: Settings) -> ProteinModelConfig:
+    """The model that the options ask for."""
+    needs_matrix = settings.use_discrete_diffusion and settings.diffusion_kernel == "substitution"
+    return ProteinModelConfig(
+        hidden_dim=settings.hidden_dim,
+        num_encoder_layers=settings.num_encoder_layers,
+        num_decoder_layers=settings.num_decoder_layers,
+        num_neighbors=settings.num_neighbors,
+        dropout=settings.dropout,
+        use_discrete_diffusion=settings.use_discrete_diffusion,
+        num_diffusion_steps=settings.num_diffusion_steps,
+        diffusion_kernel=settings.diffusion_kernel,
+        substitution_matrix=blosum62_transition_matrix() if needs_matrix else None,
+    )
+
+
+def build_optimizer(model: nn.Module, weight_decay: float, device: torch.device) -> torch.optim.AdamW:
+    """AdamW that decays weight matrices and leaves biases, normalisations and embeddings alone.
+
+    The learning rate is set before every step.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    decayed, kept = [], []
+    for parameter in model.parameters():
+        (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else kept).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), eps=1e-8, fused=device.type == "cuda")

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Train a structure-conditioned protein sequence model; `--help` lists all options.
+
+python train_accelerate.py                                             embedded examples, a few minutes on a CPU
+python train_accelerate.py --pdb_path my_structures                    own PDB / mmCIF files
+accelerate launch --config_file accelerate_configs/multi_gpu_8.yaml train_accelerate.py --pdb_path my_structures
+accelerate launch ... train_accelerate.py --resume_from latest         go on after an interruption
+"""
+
+import sys
+
+from protein_model.errors import UserError
+from protein_model.inference.design import example_designs, load_model
+from protein_model.training.arguments import parse_options
+from protein_model.training.trainer import Trainer
+
+
+def main() -> int:
+    """Parse, build, fit, show. Returns the exit status: 0 when trained, 2 for options or files that cannot work."""
+    try:
+        trainer = Trainer(parse_options())
+        result = trainer.fit()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    shown = result.data.split.validation[: trainer.settings.num_example_designs]
+    if trainer.accelerator.is_main_process and len(shown):
+        examples = [result.data.cache.structure(int(row)) for row in shown]
+        print(example_designs(load_model(result.best_model), examples))
+    trainer.accelerator.end_training()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
