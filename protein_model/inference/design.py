@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from ..errors import UserError
 from ..model.modeling import ProteinModel
@@ -31,6 +32,7 @@ def load_model(folder: str | Path) -> ProteinModel:
         raise ModelNotFound(
             f"--model {folder}: has no config.json; give a folder that training saved, such as checkpoints/best_model"
         )
+    disable_progress_bar()
     model = ProteinModel.from_pretrained(folder)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

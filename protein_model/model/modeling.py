@@ -107,6 +107,8 @@ class ProteinModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, SequenceDenoiser):  # training starts from even probabilities
+            nn.init.zeros_(module.to_logits.weight)
 
     def encode(
         self, backbone: Tensor, backbone_mask: Tensor, structure_index: Tensor, chain_index: Tensor, position: Tensor

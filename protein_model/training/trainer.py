@@ -20,6 +20,7 @@ import safetensors
 import torch
 import transformers
 from accelerate import Accelerator, DataLoaderConfiguration
+from transformers.utils.logging import disable_progress_bar
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list
 
 from .. import __version__
@@ -107,6 +108,7 @@ class Trainer:
     """
 
     def __init__(self, given: GivenOptions):
+        disable_progress_bar()  # the library's own, one for each file that it reads or writes
         self.accelerator = _accelerator(given)
         self.console = Console(self.accelerator.is_main_process)
         saved = self._find_checkpoint(given)

@@ -1,0 +1,214 @@
+"""Bringing the folder of a cache up to date with its source files. The caller holds the lock.
+
+Order of events, so that an interruption at any instant leaves either the old cache or the new one, and finished shards
+are never lost: shard files are written under temporary names, flushed and renamed; each is noted in a journal;
+`cache.json` is replaced last; only then are the old shards removed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .chain_set import LINES_PER_BLOCK
+from .errors import CacheError
+from .inventory import SourceItem, take_inventory
+from .manifest import CacheOptions, Journal, Manifest, ShardRecord
+from .progress import FileProgress
+from .report import REPORT_FILE, count_by_kind, write_report
+from .shards import shard_file_name, shard_of, shard_problem
+from .sources import Sources, is_cache_folder
+from .storage import sync_folder
+from .workers import Task, make_shards
+
+FILES_PER_SHARD = 64
+MIN_SHARDS = 4
+MAX_SHARDS = 256  # every shard is an open memory-mapped file; many systems allow a process 1,024
+FILES_PER_WORKER = 64  # starting a worker takes about as long as reading so many files
+
+
+@dataclass
+class BuildStatistics:
+    """What one call did.
+
+    Attributes
+    ----------
+    read, kept : source files (blocks of lines of a chain set) that were read, and that were not as nothing had changed
+    seconds : from the search for files to the finished cache
+    """
+
+    read: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Plan:
+    """What to do about each shard."""
+
+    shards: list[ShardRecord] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+
+
+def bring_up_to_date(
+    folder: Path,
+    source: str,
+    sources: Sources,
+    options: CacheOptions,
+    num_workers: int | None,
+    should_stop: Callable[[], bool],
+    display: FileProgress,
+) -> BuildStatistics:
+    """Read what is new or changed among `sources` and write the rest of the cache around it.
+
+    Parameters
+    ----------
+    folder : of the cache, exists
+    source : resolved `--pdb_path`
+    num_workers : processes that read; None for as many as there are processors and work for
+
+    Raises
+    ------
+    CacheError : no structure can be used, or a file changes all the time
+    CacheInterrupted : `should_stop` returned True
+    """
+    started = time.monotonic()
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+    manifest = _read_manifest(folder, display)
+    journal = Journal(folder)
+    journal_shards, journal_records = journal.read()
+    recorded = [*(manifest.shards if manifest else ()), *journal_records]
+    items = take_inventory(sources, (item for record in recorded for item in record["items"]))
+    shard_count = (manifest.shard_count if manifest else journal_shards) or _shard_count(items)
+
+    known = _intact(folder, recorded, display)
+    plan = _plan(folder, items, shard_count, options, known)
+    statistics = BuildStatistics(kept=len(items))
+    if plan.tasks:
+        journal.begin(shard_count, list(known.values()))
+        finished = _run(plan, known, journal, num_workers, should_stop, display)
+        statistics.read = sum(len(record["items"]) for record in finished)
+        statistics.kept -= statistics.read
+        sync_folder(folder)
+
+    plan.shards.sort(key=lambda record: record["index"])
+    new = Manifest(source, options, shard_count, tuple(plan.shards), tuple(sources.unusable), sources.repeated)
+    if not (folder / REPORT_FILE).exists() or manifest is None or manifest.all_unusable() != new.all_unusable():
+        write_report(folder, new.all_unusable())
+    if not any(sum(record["rows"]) for record in new.shards):
+        raise CacheError(_nothing_usable(folder, source, new))
+    if new != manifest:
+        new.write(folder)
+    journal.remove()
+    used = {record["file"] for record in new.shards}
+    for path in folder.glob("shard-*.arrow"):
+        if path.name not in used:
+            path.unlink()
+    statistics.seconds = time.monotonic() - started
+    return statistics
+
+
+def _read_manifest(folder: Path, display: FileProgress) -> Manifest | None:
+    if not is_cache_folder(folder):
+        return None
+    try:
+        return Manifest.read(folder)
+    except CacheError as error:
+        display.say(f"{error}. It is built anew now.")
+        return None
+
+
+def _shard_count(items: list[SourceItem]) -> int:
+    weight = sum(1 if item.length is None else FILES_PER_SHARD for item in items)
+    return min(max(math.ceil(weight / FILES_PER_SHARD), MIN_SHARDS), MAX_SHARDS)
+
+
+def _intact(folder: Path, records: Iterable[ShardRecord], display: FileProgress) -> dict[str, ShardRecord]:
+    """Records by file name, of those files that are as they were written."""
+    known: dict[str, ShardRecord] = {}
+    for record in records:
+        problem = shard_problem(folder / record["file"], record["size"])
+        if problem is None:
+            known[record["file"]] = record
+        else:
+            display.say(f"{folder / record['file']} cannot be used: {problem}. It is made again.")
+    return known
+
+
+def _plan(
+    folder: Path, items: list[SourceItem], shard_count: int, options: CacheOptions, known: dict[str, ShardRecord]
+) -> _Plan:
+    by_shard: dict[int, list[SourceItem]] = defaultdict(list)
+    for item in items:
+        by_shard[shard_of(item, shard_count)].append(item)
+    plan = _Plan()
+    for index, members in sorted(by_shard.items()):
+        members.sort(key=lambda item: item.key)
+        if all(item.digest is not None for item in members):
+            record = known.get(shard_file_name(index, members, options.to_json()))
+            if record is not None:
+                plan.shards.append({**record, "items": [item.to_json() for item in members]})
+                continue
+        plan.tasks.append(
+            {
+                "folder": str(folder),
+                "index": index,
+                "options": options.to_json(),
+                "items": [item.to_json() for item in members],
+                "locations": [item.location for item in members],
+                "crashes": {},
+                "existing": [name for name in known if name.startswith(f"shard-{index:05d}-")],
+            }
+        )
+    return plan
+
+
+def _run(
+    plan: _Plan,
+    known: dict[str, ShardRecord],
+    journal: Journal,
+    num_workers: int | None,
+    should_stop: Callable[[], bool],
+    display: FileProgress,
+) -> list[ShardRecord]:
+    """Make the shards of the plan's tasks, add their records to the plan and give back those that were read."""
+    total = sum(len(task["items"]) for task in plan.tasks)
+    finished: list[ShardRecord] = []
+    display.start(total)
+    try:
+        for task, result in make_shards(
+            plan.tasks, _workers(num_workers, plan.tasks), display.advance, should_stop
+        ):
+            if result["reused"]:
+                record = {**known[result["file"]], "items": result["items"]}
+            else:
+                record = {"index": task["index"], **{key: value for key, value in result.items() if key != "reused"}}
+                finished.append(record)
+            journal.add(record)
+            plan.shards.append(record)
+    finally:
+        display.close()
+    return finished
+
+
+def _workers(wanted: int | None, tasks: list[Task]) -> int:
+    if wanted is not None:
+        return max(1, min(wanted, len(tasks)))
+    files = sum(1 if item["length"] is None else LINES_PER_BLOCK for task in tasks for item in task["items"])
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(available, len(tasks), files // FILES_PER_WORKER))
+
+
+def _nothing_usable(folder: Path, source: str, manifest: Manifest) -> str:
+    unusable = manifest.all_unusable()
+    reasons = "\n".join(count_by_kind(unusable))
+    return (
+        f"--pdb_path {source}: no structure in it can be used ({manifest.options.unit} as unit, at least "
+        f"{manifest.options.min_length} residues). Reasons, listed file by file in {folder / REPORT_FILE}:\n{reasons}"
+    )

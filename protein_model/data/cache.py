@@ -1,0 +1,330 @@
+"""From structure files to a memory-mapped `datasets.Dataset`, and access to its rows.
+
+`build_cache` and `open_cache` are the ways in. Finding files is left to `sources`, telling changed from unchanged ones
+to `inventory`, reading them to `shards`, the layout of a row to `rows`.
+
+A cache is a folder `<cache_dir>/<name>-<key>/` with `shard-*.arrow`, `cache.json` and `report.tsv`. Source files are
+dealt to shards by the hash of their relative path, and a shard's file name has the hash of the contents of its files:
+what has not changed is found by its name, and one changed file costs the reading of one shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ..structures import Structure, sequence_of
+from .building import BuildStatistics, bring_up_to_date
+from .errors import CacheError, CacheInterrupted, Unusable
+from .manifest import CacheOptions, Manifest, rebuild_advice
+from .progress import FileProgress
+from .report import REPORT_FILE, count_by_kind
+from .rows import RowReader
+from .shards import FORMAT_VERSION, shard_problem
+from .sources import is_cache_folder, list_sources
+
+__all__ = ["CacheError", "CacheInterrupted", "CacheOptions", "StructureCache", "build_cache", "open_cache"]
+
+LOCK_POLL_SECONDS = 0.2
+SECONDS_BEFORE_WAITING_IS_TOLD = 5.0
+
+
+class StructureCache:
+    """Structures of a finished cache, in the order of their source files and of the chains in them.
+
+    Parameters
+    ----------
+    folder : of the cache
+
+    Attributes
+    ----------
+    fingerprint : hash of file contents, relative paths and options
+    options : the cache was built with
+    source : resolved `--pdb_path` that it was built from
+    lengths : (rows,) int32, residues
+    names : unique; where two files give the same name, both get their relative folder, or if that does not help their
+        relative path, in front
+    stems, sources, chain_ids : of each row: file name without endings, path relative to the data folder, author chain
+        identifiers
+    unusable : what is not in the cache and why, as in `report.tsv`
+    statistics : what the call that built or opened this cache did
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, statistics: BuildStatistics):
+        from datasets import Dataset, concatenate_datasets
+
+        self.folder = folder
+        self.fingerprint = manifest.fingerprint
+        self.options = manifest.options
+        self.source = manifest.source
+        self.unusable: list[Unusable] = manifest.all_unusable()
+        self.statistics = statistics
+        self._file_count = len({item["path"] for item in manifest.items()})
+        self._repeated = manifest.repeated
+        paths = [folder / shard["file"] for shard in manifest.shards if sum(shard["rows"])]
+        self._stored: Dataset = concatenate_datasets([Dataset.from_file(str(path)) for path in paths])
+        self._reader = RowReader(self._stored.data.table)
+        self._order = _reading_order(manifest)
+        self.lengths = np.asarray(self._column("length"), np.int32)
+        self.stems: list[str] = self._column("stem")
+        self.sources: list[str] = self._column("source")
+        self.chain_ids: list[list[str]] = self._column("chain_ids")
+        plain_names: list[str] = self._column("name")
+        self.names = _unique_names(plain_names, self.sources)
+        self.renamed = sum(name != plain for name, plain in zip(self.names, plain_names, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Arrays of one structure, read-only views into the memory-mapped file where possible.
+
+        Returns
+        -------
+        backbone (L, 4, 3) float32, angstrom, 0 where absent · atom_mask (L, 14) bool · residue_type (L,) int8 ·
+        chain_index (L,) int16 · position (L,) int32 · residue_number (L,) int32 · b_factor (L,) float32 ·
+        sidechain (atoms, 3) float32, the present heavy atoms beyond O, residue by residue
+        """
+        return self._reader.arrays(self._row(index))
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return (self[index] for index in range(len(self)))
+
+    def structure(self, index: int) -> Structure:
+        """One structure with all its heavy atoms, called `names[index]`.
+
+        Occupancy is 1 for each atom that is present, and its B-factor is the mean of its residue.
+        """
+        return self._reader.structure(self._row(index), self.names[index])
+
+    def sequence(self, index: int) -> str:
+        """One-letter sequence, chains of a complex end to end."""
+        return sequence_of(self._reader.residue_type(self._row(index)))
+
+    def chain_sequences(self, index: int) -> list[str]:
+        """One-letter sequences of a structure's chains."""
+        row = self._row(index)
+        chain_index = self._reader.arrays(row)["chain_index"]
+        sequence = sequence_of(self._reader.residue_type(row))
+        bounds = [0, *(np.flatnonzero(np.diff(chain_index)) + 1).tolist(), len(sequence)]
+        return [sequence[start:stop] for start, stop in pairwise(bounds)]
+
+    @cached_property
+    def dataset(self) -> Any:
+        """The rows as a memory-mapped `datasets.Dataset`, in the same order; columns as in `rows.cache_features`."""
+        stored = self._stored
+        if self.renamed:
+            names = np.empty(len(self), dtype=object)
+            names[self._order] = self.names
+            stored = stored.remove_columns("name").add_column("name", names.tolist())
+        if np.array_equal(self._order, np.arange(len(self))):
+            return stored
+        return stored.select(self._order)
+
+    def summary(self) -> str:
+        """A few lines for the screen: what is in the cache, what is not and why, where it is."""
+        counts = self.statistics
+        rate = f" ({counts.read / counts.seconds:,.0f} files/s)" if counts.read and counts.seconds else ""
+        lines = [
+            f"{len(self):,} structures with {int(self.lengths.sum()):,} residues from {self._file_count:,} "
+            f"file{'' if self._file_count == 1 else 's'}, one per {self.options.unit}; {counts.read:,} read{rate}, "
+            f"{counts.kept:,} unchanged, {counts.seconds:.1f} s",
+        ]
+        if self.renamed:
+            lines.append(f"{self.renamed:,} structures share their name with another one and are told apart by folder")
+        if self._repeated:
+            lines.append(f"{self._repeated:,} lines of the list name a file once more; it is used once")
+        if self.unusable:
+            files = len({line.file for line in self.unusable if not line.unit})
+            units = sum(bool(line.unit) for line in self.unusable)
+            lines.append(
+                f"not used: {files:,} whole files and {units:,} parts of files, "
+                f"all listed in {self.folder / REPORT_FILE}"
+            )
+            lines += count_by_kind(self.unusable)
+        lines.append(f"cache: {self.folder}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes of a data loader get the folder, not the data.
+        return _reopen, (self.folder, self.fingerprint)
+
+    def _row(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"the cache has {len(self):,} structures, there is no number {index}")
+        return int(self._order[index])
+
+    def _column(self, name: str) -> list[Any]:
+        stored = self._reader.text(name)
+        return [stored[row] for row in self._order.tolist()]
+
+
+def build_cache(
+    pdb_path: str | Path,
+    cache_dir: str | Path,
+    options: CacheOptions | None = None,
+    num_workers: int | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    progress: bool = True,
+) -> StructureCache:
+    """Open the cache of `pdb_path`, after reading what is new or has changed in it.
+
+    Several processes may call this at the same time: one builds, the others wait for it, then check that nothing has
+    changed and open what it built. On several machines this needs a file system that they share and that locks files
+    across machines (NFS 4, Lustre with `flock`, GPFS); on one that does not, build the cache first, by
+    `python -m protein_model cache`.
+
+    Parameters
+    ----------
+    pdb_path : folder, structure file, text file of paths or chain_set.jsonl (see `sources.list_sources`), or the folder
+        of a finished cache, which is opened as it is
+    cache_dir : where caches lie, each in a folder of its own; may be the same as `pdb_path`
+    options : default ones if None
+    num_workers : processes that read files; None for as many as there are processors and work for, 1 for this one alone
+    should_stop : polled while building and waiting
+    progress : show a bar, and a summary at the end
+
+    Raises
+    ------
+    CacheError : there is nothing to read, nothing that can be used, or something is wrong with the cache's folder
+    CacheInterrupted : `should_stop` returned True; finished shards are kept for the next call
+    """
+    pdb_path, cache_dir = Path(pdb_path), Path(cache_dir)
+    stop = should_stop or (lambda: False)
+    display = FileProgress(progress)
+    if pdb_path.is_dir() and is_cache_folder(pdb_path):
+        cache = open_cache(pdb_path)
+        if options is not None and options not in (cache.options, CacheOptions()):
+            raise CacheError(
+                f"--pdb_path {pdb_path} is a finished cache with {cache.options}, but {options} is asked for; "
+                f"give the structure files themselves, {cache.source}, as --pdb_path"
+            )
+        if options is not None and options != cache.options:
+            display.say(f"{pdb_path} is a finished cache; its own settings are used: {cache.options}")
+        return cache
+
+    options = options or CacheOptions()
+    if not pdb_path.exists():
+        raise CacheError(f"--pdb_path {pdb_path}: there is no such file or folder")
+    source = str(pdb_path.resolve())
+    folder = cache_dir / _folder_name(pdb_path, options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _Locked(folder.with_name(f"{folder.name}.lock"), stop, display):
+            sources = list_sources(pdb_path)
+            statistics = bring_up_to_date(folder, source, sources, options, num_workers, stop, display)
+            cache = _open(folder, statistics)
+    except OSError as error:
+        raise CacheError(
+            f"--cache_dir {cache_dir}: {error.strerror or error} ({error.filename or folder}); choose a folder that "
+            "can be written to and has room"
+        ) from error
+    display.say(cache.summary())
+    return cache
+
+
+def open_cache(folder: str | Path) -> StructureCache:
+    """Open a finished cache without looking at its source files.
+
+    Raises
+    ------
+    CacheError : it is not a finished cache, or one of its files is missing or damaged; the message says how to rebuild
+        it
+    """
+    return _open(Path(folder), BuildStatistics())
+
+
+def _open(folder: Path, statistics: BuildStatistics) -> StructureCache:
+    manifest = Manifest.read(folder)
+    for shard in manifest.shards:
+        problem = shard_problem(folder / shard["file"], shard["size"])
+        if problem is not None:
+            raise CacheError(
+                f"{folder / shard['file']} cannot be used: {problem}; {rebuild_advice(manifest.source, folder)}"
+            )
+    return StructureCache(folder, manifest, statistics)
+
+
+def _reopen(folder: Path, fingerprint: str) -> StructureCache:
+    cache = open_cache(folder)
+    if cache.fingerprint != fingerprint:
+        raise CacheError(f"the cache {folder} was rebuilt from changed files while it was in use; start the run again")
+    return cache
+
+
+def _folder_name(pdb_path: Path, options: CacheOptions) -> str:
+    resolved = pdb_path.resolve()
+    text = json.dumps([str(resolved), sorted(options.to_json().items()), FORMAT_VERSION])
+    key = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", resolved.stem if resolved.is_file() else resolved.name).strip("._")
+    return f"{readable[:40] or 'structures'}-{key}"
+
+
+def _reading_order(manifest: Manifest) -> np.ndarray:
+    """(rows,) stored row of each structure. Rows are stored shard by shard and presented by (source, place in it)."""
+    runs: list[tuple[str, int, int, int]] = []
+    stored = 0
+    for shard in manifest.shards:
+        for item, rows in zip(shard["items"], shard["rows"], strict=True):
+            runs.append((item["path"], item["block"], stored, rows))
+            stored += rows
+    runs.sort()
+    return np.concatenate([np.arange(start, start + rows) for _, _, start, rows in runs])
+
+
+def _unique_names(plain: list[str], sources: list[str]) -> list[str]:
+    names = plain
+    for prefixes in ([source.rpartition("/")[0] for source in sources], sources):
+        counts = Counter(names)
+        if len(counts) == len(names):
+            return names
+        names = [
+            f"{prefix}/{own}" if prefix and counts[name] > 1 else name
+            for name, own, prefix in zip(names, plain, prefixes, strict=True)
+        ]
+    # The same name twice in one file: two lines of a chain set.
+    counts, seen = Counter(names), Counter[str]()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(f"{name}#{seen[name]}" if counts[name] > 1 else name)
+    return unique
+
+
+class _Locked:
+    """Holds a file lock; says so if it takes long to get, and can be interrupted."""
+
+    def __init__(self, path: Path, should_stop: Callable[[], bool], display: FileProgress):
+        self._path = path
+        self._lock = FileLock(path)
+        self._should_stop = should_stop
+        self._display = display
+
+    def __enter__(self) -> None:
+        started = time.monotonic()
+        told = False
+        while True:
+            try:
+                self._lock.acquire(timeout=LOCK_POLL_SECONDS, poll_interval=LOCK_POLL_SECONDS)
+                return
+            except Timeout:
+                pass
+            if self._should_stop():
+                raise CacheInterrupted(f"stopped while waiting for another process that builds {self._path.stem}")
+            if not told and time.monotonic() - started > SECONDS_BEFORE_WAITING_IS_TOLD:
+                told = True
+                self._display.say(f"waiting for another process that builds this cache (lock file {self._path})")
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()

@@ -1,0 +1,127 @@
+"""Reading `chain_set.jsonl`, the layout in which CATH 4.2 is published for protein design: one JSON object per line.
+
+A line has `name` ("12as.A"), `seq` and `coords`, a dictionary with `N`, `CA`, `C` and `O`, each a list of one [x, y, z]
+per residue, NaN where the residue is not resolved. The file is read in blocks of lines, which take the place of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..structures import Structure, encode_sequence
+from ..structures.structure import BACKBONE_ATOM_COUNT, MAX_HEAVY_ATOMS
+
+LINES_PER_BLOCK = 256
+ATOM_NAMES = ("N", "CA", "C", "O")
+PEPTIDE_BOND_LIMIT = 2.0  # angstrom between C and the next N; real bonds are 1.33, a skipped residue makes more than 3
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of whole lines: where it begins, how many bytes it has and the hash of those bytes."""
+
+    start: int
+    length: int
+    digest: str
+
+
+def scan_blocks(location: Path) -> list[Block]:
+    """Cut a file into blocks of `LINES_PER_BLOCK` lines."""
+    blocks: list[Block] = []
+    with open(location, "rb") as handle:
+        start = 0
+        while True:
+            digest = hashlib.blake2b(digest_size=16)
+            length = 0
+            for _ in range(LINES_PER_BLOCK):
+                line = handle.readline()
+                if not line:
+                    break
+                digest.update(line)
+                length += len(line)
+            if not length:
+                return blocks
+            blocks.append(Block(start, length, digest.hexdigest()))
+            start += length
+
+
+def read_block(location: Path, start: int, length: int) -> bytes:
+    """The bytes of a block."""
+    with open(location, "rb") as handle:
+        handle.seek(start)
+        return handle.read(length)
+
+
+def parse_lines(content: bytes, first_line: int) -> Iterator[tuple[str, Structure | str]]:
+    """Structures of a block.
+
+    Parameters
+    ----------
+    content : whole lines
+    first_line : number of the first of them in the file, from 1
+
+    Yields
+    ------
+    The name of the structure, or "line N" where it has none, and the structure, or the reason why there is none.
+    """
+    for number, line in enumerate(content.splitlines(), start=first_line):
+        if not line.strip():
+            continue
+        label = f"line {number}"
+        try:
+            entry = json.loads(line)
+            label = str(entry["name"])
+            yield label, _structure(entry)
+        except json.JSONDecodeError as error:
+            yield label, f"line is not JSON: line {number}, {error}"
+        except (KeyError, TypeError, ValueError) as error:
+            yield label, f"line lacks what a chain set has: line {number}, {type(error).__name__}: {error}"
+
+
+def _structure(entry: dict) -> Structure:
+    name = entry["name"]
+    sequence = encode_sequence(entry["seq"])
+    length = len(sequence)
+    atoms = [np.asarray(entry["coords"][atom], np.float32).reshape(-1, 3) for atom in ATOM_NAMES]
+    for atom, xyz in zip(ATOM_NAMES, atoms, strict=True):
+        if len(xyz) != length:
+            raise ValueError(f"{len(xyz)} coordinates of {atom} for {length} residues")
+    backbone = np.stack(atoms, axis=1)
+    present = np.isfinite(backbone).all(axis=-1)
+    coordinates = np.zeros((length, MAX_HEAVY_ATOMS, 3), np.float32)
+    coordinates[:, :BACKBONE_ATOM_COUNT] = np.where(present[..., None], backbone, 0)
+    mask = np.zeros((length, MAX_HEAVY_ATOMS), bool)
+    mask[:, :BACKBONE_ATOM_COUNT] = present
+    chain_id = name.rpartition(".")[2] if "." in name else "A"
+    return Structure(
+        name=name,
+        residue_type=sequence,
+        coordinates=coordinates,
+        atom_mask=mask,
+        b_factor=np.zeros(mask.shape, np.float32),
+        occupancy=mask.astype(np.float32),
+        chain_index=np.zeros(length, np.int16),
+        chain_ids=(chain_id,),
+        residue_number=np.arange(1, length + 1, dtype=np.int32),
+        insertion_code=np.full(length, " ", dtype="U1"),
+        position=positions_from_geometry(backbone),
+    )
+
+
+def positions_from_geometry(backbone: np.ndarray) -> np.ndarray:
+    """Index along a chain that counts every residue and jumps by one more where two neighbours are not bonded.
+
+    Parameters
+    ----------
+    backbone : (L, 4, 3) angstrom, N CA C O, NaN where absent; a residue without coordinates breaks no bond, it is
+        itself the gap
+    """
+    distance = np.linalg.norm(backbone[1:, 0] - backbone[:-1, 2], axis=-1)
+    jumps = 1 + (distance > PEPTIDE_BOND_LIMIT).astype(np.int32)
+    return np.concatenate([np.zeros(1, np.int32), np.cumsum(jumps, dtype=np.int32)])[: len(backbone)]

@@ -1,0 +1,203 @@
+"""What `--pdb_path` can be -> the files to read, each with a path relative to the data folder.
+
+Reading the files is left to `shards`; telling which of them have changed, to `inventory`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..structures import STRUCTURE_ENDINGS
+from .errors import CacheError, Unusable
+
+CACHE_FILE = "cache.json"
+CACHE_MARKER = '{"format": "protein_model structure cache"'  # first characters of CACHE_FILE
+LIST_ENDINGS = (".txt", ".list")
+CHAIN_SET_ENDING = ".jsonl"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file to read.
+
+    Attributes
+    ----------
+    path : what the file is called everywhere: relative to the data folder, with forward slashes (an absolute path for a
+        listed file that lies elsewhere)
+    location : where it is
+    """
+
+    path: str
+    location: Path
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files that `--pdb_path` stands for.
+
+    Attributes
+    ----------
+    kind : what `--pdb_path` is; "file" and "list" of structure files, "chain_set" for the published CATH 4.2 layout
+    root : the data folder, which paths are relative to
+    files : in order of their paths, each once
+    unusable : listed files that are not there, folders that cannot be entered
+    repeated : lines of a list that name a file once more
+    """
+
+    kind: Literal["folder", "file", "list", "chain_set"]
+    root: Path
+    files: list[SourceFile]
+    unusable: list[Unusable]
+    repeated: int = 0
+
+
+def data_folder(pdb_path: Path) -> Path:
+    """The folder that source paths are relative to: `pdb_path` itself, or the one that the file lies in."""
+    return pdb_path if pdb_path.is_dir() else pdb_path.parent
+
+
+def is_cache_folder(folder: Path) -> bool:
+    """True for the folder of a finished cache."""
+    try:
+        with open(folder / CACHE_FILE, encoding="utf-8", errors="replace") as handle:
+            return handle.read(len(CACHE_MARKER)) == CACHE_MARKER
+    except OSError:
+        return False
+
+
+def strip_structure_ending(file_name: str) -> str:
+    """File name without its ending: `1abc.pdb.gz` -> `1abc`, `12as.A.cif` -> `12as.A`."""
+    for ending in sorted(STRUCTURE_ENDINGS, key=len, reverse=True):
+        if file_name.lower().endswith(ending):
+            return file_name[: -len(ending)]
+    return file_name
+
+
+def list_sources(pdb_path: Path) -> Sources:
+    """Find the files that `pdb_path` stands for.
+
+    Parameters
+    ----------
+    pdb_path : a folder, searched recursively (hidden files, hidden folders and finished caches are left out, a folder
+        reached twice through links is searched once); a structure file; a text file of paths (`.txt`, `.list`), one a
+        line, relative to the text file, `#` begins a comment; or a `.jsonl` file in the layout of CATH 4.2's
+        `chain_set.jsonl`
+
+    Raises
+    ------
+    CacheError : there is no such path, or no structure file in it
+    """
+    if pdb_path.is_dir():
+        sources = _folder(pdb_path)
+    elif not pdb_path.is_file():
+        raise CacheError(f"--pdb_path {pdb_path}: there is no such file or folder")
+    elif pdb_path.name.lower().endswith(LIST_ENDINGS):
+        sources = _listed(pdb_path)
+    elif pdb_path.name.lower().endswith((CHAIN_SET_ENDING, *STRUCTURE_ENDINGS)):
+        kind: Literal["chain_set", "file"] = (
+            "chain_set" if pdb_path.name.lower().endswith(CHAIN_SET_ENDING) else "file"
+        )
+        sources = Sources(kind, pdb_path.parent, [SourceFile(pdb_path.name, pdb_path)], [])
+    else:
+        raise CacheError(
+            f"--pdb_path {pdb_path}: unknown kind of file; give a folder, a structure file "
+            f"({', '.join(STRUCTURE_ENDINGS)}), a text file of paths ({', '.join(LIST_ENDINGS)}) or a chain_set.jsonl"
+        )
+    if not sources.files:
+        raise CacheError(_nothing_found(pdb_path, sources))
+    return sources
+
+
+def _is_structure_file(name: str) -> bool:
+    return name.lower().endswith(STRUCTURE_ENDINGS)
+
+
+def _is_utf8(path: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def _folder(root: Path) -> Sources:
+    files: list[SourceFile] = []
+    unusable: list[Unusable] = []
+    seen: set[tuple[int, int]] = set()
+
+    def report(error: OSError) -> None:
+        relative = os.path.relpath(error.filename or root, root)
+        unusable.append(Unusable(relative, "", f"folder cannot be searched: {error.strerror}"))
+
+    for folder, subfolders, names in os.walk(root, onerror=report, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        # Sorted, so that it does not depend on the file system which of two links to one folder is followed.
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not is_cache_folder(Path(folder, name))
+        )
+        for name in names:
+            if _is_structure_file(name) and not name.startswith("."):
+                location = Path(folder, name)
+                path = location.relative_to(root).as_posix()
+                if _is_utf8(path):
+                    files.append(SourceFile(path, location))
+                else:
+                    readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+                    unusable.append(Unusable(readable, "", "file name is not UTF-8; rename the file"))
+    return Sources("folder", root, sorted(files, key=lambda file: file.path), unusable)
+
+
+def _listed(list_file: Path) -> Sources:
+    root = list_file.parent
+    try:
+        lines = list_file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise CacheError(f"--pdb_path {list_file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise CacheError(f"--pdb_path {list_file}: a list of paths must be UTF-8 text ({error})") from error
+    files: dict[str, SourceFile] = {}
+    unusable: dict[str, Unusable] = {}
+    repeated = 0
+    for line in lines:
+        entry = line.split("#", 1)[0].strip()
+        if not entry:
+            continue
+        location = Path(os.path.normpath(root / Path(entry).expanduser()))
+        normal_root = Path(os.path.normpath(root))
+        inside = location.is_relative_to(normal_root)
+        path = location.relative_to(normal_root).as_posix() if inside else Path(os.path.abspath(location)).as_posix()
+        if path in files or path in unusable:
+            repeated += 1
+        elif location.is_dir():
+            unusable[path] = Unusable(path, "", "listed path is a folder; list its files one by one")
+        elif not os.path.lexists(location):
+            unusable[path] = Unusable(path, "", "listed file does not exist")
+        elif not _is_structure_file(location.name):
+            unusable[path] = Unusable(path, "", f"listed file has none of the endings {', '.join(STRUCTURE_ENDINGS)}")
+        else:
+            files[path] = SourceFile(path, location)
+    return Sources(
+        "list", root, sorted(files.values(), key=lambda file: file.path), list(unusable.values()), repeated
+    )
+
+
+def _nothing_found(pdb_path: Path, sources: Sources) -> str:
+    if sources.kind == "list":
+        message = f"--pdb_path {pdb_path}: the list names no structure file that exists"
+        if sources.unusable:
+            first = sources.unusable[0]
+            message += f" ({len(sources.unusable):,} entries cannot be used, the first is {first.file}: {first.reason})"
+        return f"{message}; paths are relative to the folder of the list"
+    message = f"--pdb_path {pdb_path}: no structure file found; searched for {', '.join(STRUCTURE_ENDINGS)}"
+    chain_sets = sorted(path.name for path in pdb_path.glob(f"*{CHAIN_SET_ENDING}"))
+    caches = sorted(path.parent.name for path in pdb_path.glob(f"*/{CACHE_FILE}") if is_cache_folder(path.parent))
+    if chain_sets:
+        message += f"; to train on {chain_sets[0]}, name the file itself: --pdb_path {pdb_path / chain_sets[0]}"
+    elif caches:
+        message += f"; to train on a finished cache, name its folder: --pdb_path {pdb_path / caches[0]}"
+    elif sources.unusable:
+        message += f"; {sources.unusable[0].file}: {sources.unusable[0].reason}"
+    return message

@@ -1,0 +1,366 @@
+"""Which structures are trained on, validated on and kept for the test.
+
+Either as a file or folders say (`predefined_split`), or by clusters of similar sequences (`cluster_split`), which are
+made in `clustering` or given in a file. Names in such files are matched to structures by `names`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from ..randomness import derived_seed
+from .cache import StructureCache
+from .clustering import cluster_sequences
+from .errors import SplitError
+from .names import NameIndex, first_few, row_array
+from .sources import data_folder
+from .storage import write_atomically
+
+__all__ = ["Split", "SplitError", "cluster_split", "predefined_split"]
+
+SPLIT_FILE = "chain_set_splits.json"
+PARTS = ("train", "validation", "test")
+FOLDER_NAMES = {name: name for name in PARTS} | {"valid": "validation", "val": "validation"}
+CLUSTERING_VERSION = 1  # raise it whenever `clustering` groups sequences differently
+SEQUENCES_WORTH_A_MESSAGE = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Rows of a cache, int64, sorted, each in at most one part.
+
+    Attributes
+    ----------
+    train, validation, test : rows; test may be empty
+    unassigned : rows in none of them
+    description : how the split was made and what did not match, for the screen
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    unassigned: np.ndarray
+    description: str
+
+
+def predefined_split(cache: StructureCache, pdb_path: str | Path, split_file: str | Path | None = None) -> Split:
+    """The split that comes with the data.
+
+    It is looked for in this order: `split_file`; `chain_set_splits.json` in the data folder; subfolders `train`,
+    `validation` (or `valid`, `val`) and `test` of the data folder; `chain_set_splits.json` beside the data folder.
+
+    Parameters
+    ----------
+    pdb_path : that the cache was built from; for a finished cache, the place where its sources were is searched as well
+    split_file : JSON with lists of names under "train", "validation" and, if any, "test"
+
+    Raises
+    ------
+    SplitError : there is none, it is malformed, a name or a structure is in two parts, or nothing is left to train or
+        to validate on
+    """
+    folders = list(dict.fromkeys(data_folder(path) for path in (Path(pdb_path), Path(cache.source))))
+    if split_file is not None:
+        return _from_file(cache, Path(split_file))
+    for folder in folders:
+        if (folder / SPLIT_FILE).is_file():
+            return _from_file(cache, folder / SPLIT_FILE)
+    parts = [FOLDER_NAMES.get(source.partition("/")[0]) if "/" in source else None for source in cache.sources]
+    if "train" in parts or "validation" in parts:
+        return _from_subfolders(cache, parts, folders[-1])
+    for folder in folders:
+        beside = folder.resolve().parent / SPLIT_FILE
+        if beside.is_file():
+            return _from_file(cache, beside)
+    raise SplitError(
+        f"--use_predefined_split: {' and '.join(map(str, folders))} and its parent have no {SPLIT_FILE}, and there are "
+        "no subfolders train/ and validation/; name the file with --split_file, or leave --use_predefined_split out to "
+        "split by sequence similarity"
+    )
+
+
+def _from_file(cache: StructureCache, path: Path) -> Split:
+    listed = _read_split_file(path)
+    index = NameIndex(cache)
+    rows: dict[str, set[int]] = {}
+    absent: list[str] = []
+    part_of: dict[str, str] = {}
+    for part, names in listed.items():
+        for name in names:
+            if part_of.setdefault(name, part) != part:
+                raise SplitError(f"{path}: {name} is in {part_of[name]} and in {part}; it can be in one of them only")
+        found, missing = index.find_all(names)
+        rows[part] = set().union(*found.values())
+        absent += missing
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = rows[first] & rows[second]
+        if both:
+            raise SplitError(
+                f"{path}: {len(both):,} structures are meant by a name in {first} and by another one in {second}: "
+                f"{first_few(cache.names[row] for row in both)}; name each in one of them, or, if they are "
+                "complexes whose chains are split, use --unit chain"
+            )
+    total = sum(map(len, listed.values()))
+    notes = [f"{total:,} names in {path}"]
+    if absent:
+        notes.append(f"{len(absent):,} of them have no structure here: {first_few(absent)}")
+    return _finish(cache, rows, f"predefined split of {path.name}", notes, str(path))
+
+
+def _read_split_file(path: Path) -> dict[str, list[str]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SplitError(f"--split_file {path}: cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SplitError(f"--split_file {path}: not JSON ({error})") from error
+    expected = 'an object with lists of names under "train", "validation" and, if any, "test"'
+    if not isinstance(content, dict):
+        raise SplitError(f"--split_file {path}: must be {expected}")
+    listed: dict[str, list[str]] = {}
+    for part in PARTS:
+        names = content.get(part, [] if part == "test" else None)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SplitError(f"--split_file {path}: {part!r} is missing or not a list of names; it must be {expected}")
+        listed[part] = list(dict.fromkeys(names))
+    return listed
+
+
+def _from_subfolders(cache: StructureCache, parts: list[str | None], folder: Path) -> Split:
+    rows: dict[str, set[int]] = {part: set() for part in PARTS}
+    for row, part in enumerate(parts):
+        if part is not None:
+            rows[part].add(row)
+    return _finish(cache, rows, f"predefined split by subfolders of {folder}", [], str(folder))
+
+
+def _finish(
+    cache: StructureCache, rows: Mapping[str, Iterable[int]], origin: str, notes: list[str], where: str
+) -> Split:
+    arrays = {part: row_array(rows[part]) for part in PARTS}
+    for part, verb in (("train", "train"), ("validation", "validate")):
+        if not len(arrays[part]):
+            notes = [*notes, f"the structures are called, for example, {first_few(cache.names)}"]
+            raise SplitError(f"{where}: no structure to {verb} on; {'; '.join(notes)}")
+    assigned = np.concatenate([arrays[part] for part in PARTS])
+    unassigned = np.setdiff1d(np.arange(len(cache)), assigned)
+    if len(unassigned):
+        notes = [
+            *notes,
+            f"{len(unassigned):,} structures are in no part of it and stay unused: "
+            f"{first_few(cache.names[row] for row in unassigned)}",
+        ]
+    counts = ", ".join(f"{len(arrays[part]):,} {part}" for part in PARTS if len(arrays[part]))
+    description = "\n".join([f"{origin}: {counts}", *notes])
+    return Split(arrays["train"], arrays["validation"], arrays["test"], unassigned, description)
+
+
+def cluster_split(
+    cache: StructureCache,
+    seed: int,
+    cluster_file: str | Path | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.0,
+    say: Callable[[str], None] = lambda text: None,
+) -> Split:
+    """A split in which similar sequences never come apart.
+
+    Whole clusters are drawn in an order that depends on the seed and on the names in each cluster alone, so that it
+    does not depend on the order of files, and a few structures more or less move few others. A cluster that would make
+    a part larger than its share stays in the training set. Complexes that have similar chains belong to one cluster.
+
+    Parameters
+    ----------
+    seed : of the run
+    cluster_file : as `mmseqs createtsv` and `easy-cluster` write it, representative and member, separated by a tab;
+        without it, sequences are grouped by `clustering.cluster_sequences`, once for each state of the cache
+    validation_fraction, test_fraction : share of the structures; at least one cluster each, none for a share of 0 of
+        the test set
+    say : shows a line to the user, before something that takes long
+
+    Raises
+    ------
+    SplitError : the shares leave nothing to train on, the cluster file is malformed, or there are too few clusters
+    """
+    if not 0 < validation_fraction < 1:
+        raise SplitError(f"--validation_fraction must be between 0 and 1, but is {validation_fraction}")
+    if not 0 <= test_fraction < 1 - validation_fraction:
+        raise SplitError(
+            f"the test fraction must be at least 0 and leave something to train on, but is {test_fraction} beside "
+            f"--validation_fraction {validation_fraction}"
+        )
+    if cluster_file is not None:
+        clusters, notes = _clusters_from_file(cache, Path(cluster_file))
+        origin = f"split by the clusters of {cluster_file}"
+    else:
+        clusters, notes = _clusters_by_similarity(cache, say), []
+        origin = "split by sequence similarity"
+    needed = 2 + (test_fraction > 0)
+    if len(clusters) < needed:
+        raise SplitError(
+            f"{len(cache):,} structures form {len(clusters):,} cluster{'s' if len(clusters) > 1 else ''} of similar "
+            f"sequences, and a split needs {needed}: nothing would be left to validate on that was not trained on. Add "
+            "structures of other proteins, or say yourself what to validate on: --use_predefined_split with train/ and "
+            "validation/ subfolders or with --split_file"
+        )
+    rows: dict[str, list[int]] = {"test": []}
+    remaining = _draw_order(cache, clusters, seed)
+    # Each later part needs a cluster too.
+    rows["validation"], remaining = _draw(remaining, validation_fraction * len(cache), leave=needed - 1)
+    if test_fraction:
+        rows["test"], remaining = _draw(remaining, test_fraction * len(cache), leave=1)
+    rows["train"] = [row for cluster in remaining for row in cluster]
+    largest = max(map(len, clusters))
+    notes = [f"{len(clusters):,} clusters, the largest of {largest:,} structures", *notes]
+    return _finish(cache, rows, origin, notes, "split by cluster")
+
+
+def _draw_order(cache: StructureCache, clusters: list[list[int]], seed: int) -> list[list[int]]:
+    def rank(cluster: list[int]) -> tuple[int, str]:
+        representative = min(cache.names[row] for row in cluster)
+        return derived_seed(seed, "split", representative), representative
+
+    return sorted(clusters, key=rank)
+
+
+def _draw(clusters: list[list[int]], target: float, leave: int) -> tuple[list[int], list[list[int]]]:
+    """Rows of the clusters that are drawn, about `target` of them, and the clusters that remain, at least `leave`."""
+    wanted = max(1, round(target))
+    drawn: list[int] = []
+    remaining: list[list[int]] = []
+    for number, cluster in enumerate(clusters):
+        others = len(remaining) + len(clusters) - number - 1
+        if len(drawn) + len(cluster) <= wanted and others >= leave:
+            drawn += cluster
+        else:
+            remaining.append(cluster)
+    if not drawn:  # every cluster is larger than what is wanted
+        smallest = min(remaining, key=len)
+        remaining.remove(smallest)
+        drawn = list(smallest)
+    return drawn, remaining
+
+
+def _grouped(labels: Iterable[int]) -> list[list[int]]:
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        groups[label].append(row)
+    return list(groups.values())
+
+
+class _Union:
+    """Disjoint sets of rows."""
+
+    def __init__(self, count: int):
+        self._parent = list(range(count))
+
+    def find(self, row: int) -> int:
+        while self._parent[row] != row:
+            self._parent[row] = self._parent[self._parent[row]]
+            row = self._parent[row]
+        return row
+
+    def join(self, rows: Iterable[int]) -> None:
+        roots = [self.find(row) for row in rows]
+        for root in roots:
+            self._parent[root] = min(roots)
+
+    def groups(self) -> list[list[int]]:
+        return _grouped(self.find(row) for row in range(len(self._parent)))
+
+
+def _clusters_from_file(cache: StructureCache, path: Path) -> tuple[list[list[int]], list[str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SplitError(f"--cluster_file {path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SplitError(f"--cluster_file {path}: not text ({error})") from error
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise SplitError(
+                f"--cluster_file {path}, line {number}: {len(columns)} columns separated by tabs instead of 2, "
+                "representative and member"
+            )
+        members[columns[0].strip()].append(columns[1].strip())
+    index = NameIndex(cache)
+    union = _Union(len(cache))
+    absent: list[str] = []
+    listed: set[int] = set()
+    for names in members.values():
+        found, missing = index.find_all(names)
+        rows = set().union(*found.values())
+        union.join(rows)
+        listed |= rows
+        absent += missing
+    notes = []
+    if absent:
+        notes.append(f"{len(absent):,} names of {path.name} have no structure here: {first_few(absent)}")
+    unlisted = [cache.names[row] for row in range(len(cache)) if row not in listed]
+    if len(unlisted) == len(cache):
+        raise SplitError(
+            f"--cluster_file {path}: it names none of the {len(cache):,} structures; they are called, for example, "
+            f"{first_few(cache.names)}, and the file has {first_few(absent)}"
+        )
+    if unlisted:
+        notes.append(
+            f"{len(unlisted):,} structures are not in {path.name}, each is a cluster of its own: {first_few(unlisted)}"
+        )
+    return union.groups(), notes
+
+
+def _clusters_by_similarity(cache: StructureCache, say: Callable[[str], None]) -> list[list[int]]:
+    """Clusters of rows, from a file in the cache's folder if they were made before."""
+    name = f"clusters-{CLUSTERING_VERSION}-{cache.fingerprint[:12]}.tsv"
+    path = cache.folder / name
+    try:
+        # Several processes of one run come here at the same time: one does the work.
+        with FileLock(path.with_suffix(".lock")):
+            clusters = _read_clusters(cache, path)
+            if clusters is None:
+                clusters = _compute_clusters(cache, say)
+                for old in cache.folder.glob("clusters-*.tsv"):
+                    old.unlink()
+                lines = [f"{cache.names[rows[0]]}\t{cache.names[row]}\n" for rows in clusters for row in rows]
+                write_atomically(path, "".join(lines))
+    except OSError as error:
+        say(f"{path} cannot be written ({error.strerror}), so the sequences are grouped anew in each run")
+        clusters = _compute_clusters(cache, say)
+    return clusters
+
+
+def _read_clusters(cache: StructureCache, path: Path) -> list[list[int]] | None:
+    if not path.exists():
+        return None
+    rows = {name: row for row, name in enumerate(cache.names)}
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        representative, _, member = line.partition("\t")
+        if member in rows:
+            groups[representative].append(rows.pop(member))
+    return None if rows else list(groups.values())
+
+
+def _compute_clusters(cache: StructureCache, say: Callable[[str], None]) -> list[list[int]]:
+    chains = [(row, sequence) for row in range(len(cache)) for sequence in cache.chain_sequences(row)]
+    if len(chains) >= SEQUENCES_WORTH_A_MESSAGE:
+        say(f"grouping {len(chains):,} sequences by similarity, once for this data set ...")
+    labels = cluster_sequences([sequence for _, sequence in chains])
+    union = _Union(len(cache))
+    by_label: defaultdict[int, set[int]] = defaultdict(set)
+    for (row, _), label in zip(chains, labels.tolist(), strict=True):
+        by_label[label].add(row)
+    for rows in by_label.values():
+        union.join(rows)
+    return union.groups()
