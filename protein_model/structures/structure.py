@@ -57,7 +57,7 @@ class Structure:
     @property
     def backbone_complete(self) -> np.ndarray:
         """(N,) bool, True where N, CA, C and O are all present."""
-        return self.atom_mask[:, :BACKBONE_ATOM_COUNT].all(axis=1)
+        return np.asarray(self.atom_mask[:, :BACKBONE_ATOM_COUNT].all(axis=1))
 
     def take(self, rows: np.ndarray) -> Structure:
         """The residues at `rows` (indices or a boolean mask), in that order; chain identifiers stay as they are."""

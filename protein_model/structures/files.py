@@ -1,0 +1,93 @@
+"""Names, endings and raw contents of structure files: decompression, and telling PDB from mmCIF by content."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import Literal
+
+from ..errors import UserError
+from .errors import StructureError
+
+STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
+_GZIP_MAGIC = b"\x1f\x8b"
+# mmCIF begins with a data block; before it there may be blank lines and comments.
+_MMCIF_START = re.compile(rb"(?:\s|#[^\n]*\n)*data_", re.IGNORECASE)
+
+
+def structure_name(path: str | Path) -> str:
+    """Name of a file without its folder and structure endings: `x/1abc.pdb.gz` -> `1abc`."""
+    name = Path(path).name
+    for ending in sorted(STRUCTURE_ENDINGS, key=len, reverse=True):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def find_structure_files(path: str | Path) -> list[Path]:
+    """The structure files that a path stands for.
+
+    Parameters
+    ----------
+    path : a folder (searched recursively for `STRUCTURE_ENDINGS`, sorted), a structure file, or a text file
+        (`.txt`, `.list`) with one path per line, relative to the text file; `#` begins a comment
+
+    Raises
+    ------
+    UserError : there is no such path, or no structure file in it
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(path, followlinks=True)
+            for name in names
+            if name.lower().endswith(STRUCTURE_ENDINGS) and not name.startswith(".")
+        )
+    elif not path.is_file():
+        raise UserError(f"{path}: there is no such file or folder")
+    elif path.name.lower().endswith((".txt", ".list")):
+        lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+        found = [path.parent / Path(line).expanduser() for line in lines if line]
+    else:
+        found = [path]
+    if not found:
+        raise UserError(f"{path}: no structure file found; searched for {', '.join(STRUCTURE_ENDINGS)}")
+    return found
+
+
+def read_content(path: str | Path) -> bytes:
+    """Content of a file, decompressed if it is a gzip file whatever its ending says, as UTF-8.
+
+    Raises
+    ------
+    StructureError : the compressed data are cut off or damaged, or there is nothing in the file
+    OSError : the file cannot be opened
+    """
+    content = Path(path).read_bytes()
+    if content.startswith(_GZIP_MAGIC):
+        try:
+            content = gzip.decompress(content)
+        except EOFError as error:
+            raise StructureError(path, "gzip data are cut off: the file is incomplete, copy it again") from error
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise StructureError(path, f"gzip data are damaged: {error}; copy the file again") from error
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if not content or content.isspace():
+        raise StructureError(path, "file is empty")
+    if not content.isascii():
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError:
+            # Author names and titles in old headers; every sequence of bytes is Latin-1.
+            content = content.decode("latin-1").encode("utf-8")
+    return content
+
+
+def sniff_format(content: bytes) -> Literal["pdb", "mmcif"]:
+    """Which of the two formats a content is in; anything that does not begin a CIF data block is taken for PDB."""
+    return "mmcif" if _MMCIF_START.match(content) else "pdb"

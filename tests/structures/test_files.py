@@ -1,0 +1,58 @@
+"""Names of structure files and what a path stands for."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from protein_model.errors import UserError
+from protein_model.structures import find_structure_files, structure_name
+from protein_model.structures.files import sniff_format
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("1abc.pdb", "1abc"),
+        ("x/1ABC.PDB.GZ", "1ABC"),
+        ("12as.A.cif", "12as.A"),
+        ("a.mmcif.gz", "a"),
+        ("b.txt", "b.txt"),
+    ],
+)
+def test_name(file, name):
+    assert structure_name(file) == name
+
+
+def test_folder_list_and_file(tmp_path):
+    for name in ("b.pdb", "sub/a.cif.gz", "sub/note.txt", ".hidden.pdb", "c.ent"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    found = find_structure_files(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.pdb", "c.ent", "sub/a.cif.gz"]
+    assert find_structure_files(tmp_path / "b.pdb") == [tmp_path / "b.pdb"]
+    (tmp_path / "some.txt").write_text("# two of them\nsub/a.cif.gz\n\nb.pdb  # with a comment\n")
+    assert find_structure_files(tmp_path / "some.txt") == [tmp_path / "sub/a.cif.gz", tmp_path / "b.pdb"]
+
+
+def test_nothing_found(tmp_path):
+    with pytest.raises(UserError, match="no structure file found"):
+        find_structure_files(tmp_path)
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_structure_files(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"data_1ABC\n", "mmcif"),
+        (b"# data_x\n\n#\n  DATA_x\n", "mmcif"),
+        (b"HEADER    data_\n", "pdb"),
+        (b"REMARK\ndata_x\n", "pdb"),
+        (gzip.compress(b"data_x"), "pdb"),
+    ],
+)
+def test_format(content, kind):
+    assert sniff_format(content) == kind
