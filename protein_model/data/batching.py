@@ -81,7 +81,7 @@ class EpochPlan:
         return [np.asarray(bins[index], np.int64) for index in order]
 
     def _size_epoch(self) -> tuple[int, list[list[int]]]:
-        """The fewest steps for which trial orders can be packed, and one such packing, for the rare epoch that cannot."""
+        """The fewest steps for which trial orders can be packed, and one packing for the rare epoch that cannot."""
         shards = self.settings.shards
         needed = max(
             math.ceil(int(self.lengths.sum()) / self._capacity), math.ceil(len(self.lengths) / self._max_count)

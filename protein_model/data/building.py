@@ -182,9 +182,7 @@ def _run(
     finished: list[ShardRecord] = []
     display.start(total)
     try:
-        for task, result in make_shards(
-            plan.tasks, _workers(num_workers, plan.tasks), display.advance, should_stop
-        ):
+        for task, result in make_shards(plan.tasks, _workers(num_workers, plan.tasks), display.advance, should_stop):
             if result["reused"]:
                 record = {**known[result["file"]], "items": result["items"]}
             else:

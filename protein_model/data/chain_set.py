@@ -93,7 +93,7 @@ def _structure(entry: dict) -> Structure:
         if len(xyz) != length:
             raise ValueError(f"{len(xyz)} coordinates of {atom} for {length} residues")
     backbone = np.stack(atoms, axis=1)
-    present = np.isfinite(backbone).all(axis=-1)
+    present = np.asarray(np.isfinite(backbone).all(axis=-1))
     coordinates = np.zeros((length, MAX_HEAVY_ATOMS, 3), np.float32)
     coordinates[:, :BACKBONE_ATOM_COUNT] = np.where(present[..., None], backbone, 0)
     mask = np.zeros((length, MAX_HEAVY_ATOMS), bool)

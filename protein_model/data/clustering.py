@@ -200,6 +200,4 @@ def _similar(shorter: str, longer: str) -> bool:
     if len(shorter) == 0 or alignments.score <= 0:
         return False
     counts = alignments[0].counts()
-    return (
-        counts.identities >= MIN_IDENTITY * counts.aligned and counts.aligned >= MIN_COVERAGE * len(shorter)
-    )
+    return counts.identities >= MIN_IDENTITY * counts.aligned and counts.aligned >= MIN_COVERAGE * len(shorter)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .batching import SampleKey
 from ..randomness import numpy_generator
+from .batching import SampleKey
 
 
 class RowSource(Protocol):
@@ -36,10 +36,18 @@ class FlatBatch(TypedDict):
     row: Tensor
 
 
-MODEL_INPUTS = ("backbone", "backbone_mask", "structure_index", "chain_index", "position")
+def model_inputs(batch: FlatBatch) -> dict[str, Tensor]:
+    """What the encoder reads of a batch; residue types are not among it."""
+    return {
+        "backbone": batch["backbone"],
+        "backbone_mask": batch["backbone_mask"],
+        "structure_index": batch["structure_index"],
+        "chain_index": batch["chain_index"],
+        "position": batch["position"],
+    }
 
 
-class StructureDataset(Dataset[FlatBatch]):
+class StructureDataset(Dataset[dict[str, Any]]):
     """Selected rows of a cache, as backbone arrays.
 
     Parameters

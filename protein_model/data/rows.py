@@ -202,9 +202,7 @@ class RowReader:
         return number, row - int(self._starts[number])
 
 
-def units_of(
-    structure: Structure, stem: str, source: str, unit: str
-) -> Iterator[NamedStructure]:
+def units_of(structure: Structure, stem: str, source: str, unit: str) -> Iterator[NamedStructure]:
     """Cut what was read from one file into rows: one per chain, in file order, or all of it as one complex."""
     if unit == "complex":
         yield NamedStructure(stem, stem, source, replace(structure, name=stem))

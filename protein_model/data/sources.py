@@ -97,9 +97,7 @@ def list_sources(pdb_path: Path) -> Sources:
     elif pdb_path.name.lower().endswith(LIST_ENDINGS):
         sources = _listed(pdb_path)
     elif pdb_path.name.lower().endswith((CHAIN_SET_ENDING, *STRUCTURE_ENDINGS)):
-        kind: Literal["chain_set", "file"] = (
-            "chain_set" if pdb_path.name.lower().endswith(CHAIN_SET_ENDING) else "file"
-        )
+        kind: Literal["chain_set", "file"] = "chain_set" if pdb_path.name.lower().endswith(CHAIN_SET_ENDING) else "file"
         sources = Sources(kind, pdb_path.parent, [SourceFile(pdb_path.name, pdb_path)], [])
     else:
         raise CacheError(
@@ -179,9 +177,7 @@ def _listed(list_file: Path) -> Sources:
             unusable[path] = Unusable(path, "", f"listed file has none of the endings {', '.join(STRUCTURE_ENDINGS)}")
         else:
             files[path] = SourceFile(path, location)
-    return Sources(
-        "list", root, sorted(files.values(), key=lambda file: file.path), list(unusable.values()), repeated
-    )
+    return Sources("list", root, sorted(files.values(), key=lambda file: file.path), list(unusable.values()), repeated)
 
 
 def _nothing_found(pdb_path: Path, sources: Sources) -> str:

@@ -33,8 +33,10 @@ def load_model(folder: str | Path) -> ProteinModel:
             f"--model {folder}: has no config.json; give a folder that training saved, such as checkpoints/best_model"
         )
     disable_progress_bar()
-    model = ProteinModel.from_pretrained(folder)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model: ProteinModel = ProteinModel.from_pretrained(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)  # type: ignore[arg-type]  # its wrapper hides the signature
+    return model.eval()
 
 
 def chain_sequences(residue_type: np.ndarray, structure: Structure) -> str:
@@ -49,8 +51,8 @@ def fasta_records(
 ) -> list[tuple[str, str]]:
     """Headers and sequences: the native sequence first, then the designs.
 
-    A header is the name and then `key=value` fields, separated by a comma and a blank. `score` is in nats per residue, lower
-    is better; `recovery` is the share of residues equal to the native ones.
+    A header is the name and then `key=value` fields, separated by a comma and a blank. `score` is in nats per residue,
+    lower is better; `recovery` is the share of residues equal to the native ones.
     """
     chains = "".join(f"{chain}:" for chain in structure.chain_ids).rstrip(":")
     records = [(f"{structure.name}, native, chains={chains}", chain_sequences(structure.residue_type, structure))]

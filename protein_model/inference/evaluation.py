@@ -125,12 +125,13 @@ def _measure(model: ProteinModel, members: list[Structure], settings: Evaluation
             model, members, settings.num_sequences, settings.temperature, settings.num_steps, settings.seed
         )
         sampled = [
-            float(recovery(design.residue_type, member).mean())
-            for design, member in zip(designs, members, strict=True)
+            float(recovery(design.residue_type, member).mean()) for design, member in zip(designs, members, strict=True)
         ]
     results = []
     for index, (member, nll, hits, mask) in enumerate(
-        zip(members, one_shot.split(batch.lengths), right.split(batch.lengths), scored.split(batch.lengths), strict=True)
+        zip(
+            members, one_shot.split(batch.lengths), right.split(batch.lengths), scored.split(batch.lengths), strict=True
+        )
     ):
         count = int(mask.sum())
         results.append(

@@ -35,9 +35,7 @@ class BackboneBatch:
 
     def encode(self, model: ProteinModel) -> EncodedBackbone:
         """Run the encoder of `model`."""
-        return model.encode(
-            self.backbone, self.backbone_mask, self.structure_index, self.chain_index, self.position
-        )
+        return model.encode(self.backbone, self.backbone_mask, self.structure_index, self.chain_index, self.position)
 
 
 def backbone_batch(structures: Sequence[Structure], device: torch.device) -> BackboneBatch:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.decoder import NUM_RESIDUE_TYPES
+from ..model.diffusion import inverse_cdf
 from ..model.modeling import ProteinModel
 from ..randomness import derived_seed
 from ..structures import Structure
@@ -34,8 +36,8 @@ class Designs:
     Attributes
     ----------
     residue_type : (samples, L) int8; 20 (X) where the backbone is incomplete and nothing was designed
-    score : (samples,) float32, mean negative log-probability in nats that the model, at temperature 1, gave to the chosen
-        residue types at the moment they were chosen; lower is better
+    score : (samples,) float32, mean negative log-probability in nats that the model, at temperature 1, gave to the
+        chosen residue types at the moment they were chosen; lower is better
     """
 
     residue_type: np.ndarray
@@ -45,8 +47,8 @@ class Designs:
 def noise_ladder(model: ProteinModel, num_steps: int) -> list[float]:
     """Retentions (alpha bar) that sampling visits: num_steps + 1 values from 0, nothing known, up to 1, clean.
 
-    They are spread evenly over the time of the model's diffusion; a model that predicts all residues in one pass takes one
-    step.
+    They are spread evenly over the time of the model's diffusion; a model that predicts all residues in one pass takes
+    one step.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def sample_sequences(
 
     tokens = torch.full((num_sequences, total), NUM_RESIDUE_TYPES, device=device)
     chosen_log_probability = torch.zeros(num_sequences, total, device=device)
-    for step, (alpha, next_alpha) in enumerate(zip(ladder[:-1], ladder[1:], strict=True)):
+    for step, (alpha, next_alpha) in enumerate(pairwise(ladder)):
         level = torch.full((num_sequences, len(batch.lengths)), 1.0 - alpha, device=device)
         logits = model.decode(encoded, tokens, level).float()
         probabilities = _tempered(logits, temperature)
@@ -130,23 +132,6 @@ def sample_sequences(
             strict=True,
         )
     ]
-
-
-def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Categorical draws from given uniform numbers.
-
-    Parameters
-    ----------
-    probabilities : (..., K), rows sum to one
-    uniform : (...), from 0 to 1, 1 excluded
-
-    Returns
-    -------
-    (...) int64, 0 to K - 1, never a class of probability zero
-    """
-    cumulative = probabilities.double().cumsum(-1)
-    threshold = (uniform.double() * cumulative[..., -1]).unsqueeze(-1)
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
 
 
 def _tempered(logits: Tensor, temperature: float) -> Tensor:

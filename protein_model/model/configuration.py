@@ -1,4 +1,4 @@
-"""What a trained model is: every number that its architecture and its diffusion process need, and nothing about training."""
+"""What a trained model is: every number that its architecture and its diffusion process need, nothing of training."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ class ProteinModelConfig(PreTrainedConfig):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1, but is {dropout}")
         if diffusion_kernel not in DIFFUSION_KERNELS:
-            raise ValueError(f"diffusion_kernel must be one of {', '.join(DIFFUSION_KERNELS)}, but is {diffusion_kernel!r}")
+            raise ValueError(
+                f"diffusion_kernel must be one of {', '.join(DIFFUSION_KERNELS)}, but is {diffusion_kernel!r}"
+            )
         if use_discrete_diffusion and diffusion_kernel == "substitution" and substitution_matrix is None:
             raise ValueError("diffusion_kernel 'substitution' needs a substitution_matrix")
         self.hidden_dim = hidden_dim

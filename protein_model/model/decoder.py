@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .configuration import RESIDUE_LETTERS, ProteinModelConfig
 from .encoder import EncodedBackbone
@@ -21,16 +22,15 @@ class NoiseLevelEmbedding(nn.Module):
     def __init__(self, hidden_dim: int, num_frequencies: int = 16):
         super().__init__()
         self.num_frequencies = num_frequencies
-        self.project = nn.Sequential(
-            nn.Linear(2 * num_frequencies, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, hidden_dim)
-        )
+        self.first = nn.Linear(2 * num_frequencies, hidden_dim)
+        self.second = nn.Linear(hidden_dim, hidden_dim)
 
     def forward(self, noise_level: Tensor) -> Tensor:
         """noise_level (..., B) -> (..., B, H)"""
         frequencies = math.pi * torch.arange(1, self.num_frequencies + 1, device=noise_level.device)
         angles = noise_level[..., None].float() * frequencies
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        return self.project(waves.to(self.project[0].weight.dtype))
+        return self.second(functional.gelu(self.first(waves.to(self.first.weight.dtype))))
 
 
 class SequenceDenoiser(nn.Module):

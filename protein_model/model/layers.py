@@ -10,8 +10,9 @@ from torch.nn import functional
 class PairMLP(nn.Module):
     """Two-layer perceptron of (residue, neighbour, edge), without the last linear map.
 
-    The first layer of a perceptron on concatenated inputs is a sum of three linear maps. Those of the residue and of the
-    neighbour are applied once per residue instead of once per edge, which leaves two products per edge instead of four.
+    The first layer of a perceptron on concatenated inputs is a sum of three linear maps. Those of the residue and of
+    the neighbour are applied once per residue instead of once per edge, which leaves two products per edge instead of
+    four.
     """
 
     def __init__(self, hidden_dim: int):

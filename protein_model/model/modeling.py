@@ -72,8 +72,8 @@ def sequence_loss(logits: Tensor, labels: Tensor, scored: Tensor, label_smoothin
 class ProteinModel(PreTrainedModel):
     """Structure-conditioned denoiser of residue sequences.
 
-    `encode` reads a backbone once; `decode` turns a corrupted sequence into logits of the clean one; `diffusion` knows how
-    sequences are corrupted and how to go back.
+    `encode` reads a backbone once; `decode` turns a corrupted sequence into logits of the clean one; `diffusion` knows
+    how sequences are corrupted and how to go back.
     """
 
     config_class = ProteinModelConfig

@@ -130,9 +130,7 @@ def _atom_lines(content: bytes) -> tuple[np.ndarray, np.ndarray, int | None]:
     if not len(lines):
         return lines, lines, None
     after = np.flatnonzero((letter == ord("E")) | (letter == ord("M")))
-    model_ends = (
-        start for start in starts[after[after > lines[0]]].tolist() if content.startswith(_MODEL_ENDS, start)
-    )
+    model_ends = (start for start in starts[after[after > lines[0]]].tolist() if content.startswith(_MODEL_ENDS, start))
     end = next(model_ends, None)
     starts, ends = starts[lines], ends[lines]
     count = len(starts) if end is None else int(np.searchsorted(starts, end))

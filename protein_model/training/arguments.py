@@ -43,7 +43,9 @@ class Settings:
         "Training structures: a folder of PDB / mmCIF files (searched recursively), one file, a text file of paths, a "
         "chain_set.jsonl, or a finished cache. Without it, the embedded example structures.",
     )
-    cache_dir: str = _option("cache", "Folder for the data sets built from structure files; may be the same as --pdb_path.")
+    cache_dir: str = _option(
+        "cache", "Folder for the data sets built from structure files; may be the same as --pdb_path."
+    )
     unit: Literal["chain", "complex"] = _option(
         "chain", "Train on single chains, or on all protein chains of a file together."
     )
@@ -88,7 +90,9 @@ class Settings:
     fully_masked_fraction: float = _option(0.1, "Share of training structures whose whole sequence is corrupted.")
     ema_decay: float = _option(0.999, "Decay per step of the weight average that is validated and saved; 0 for none.")
     early_stopping_patience: int | None = _option(None, "Stop after this many epochs without improvement.")
-    early_stopping_min_delta: float = _option(0.0, "Smallest drop of the validation loss that counts, nats per residue.")
+    early_stopping_min_delta: float = _option(
+        0.0, "Smallest drop of the validation loss that counts, nats per residue."
+    )
     seed: int = _option(0, "Everything random in a run follows from it.")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = _option(
         None, "Precision of the network; by default that of the accelerate configuration. Geometry is always float32."
@@ -108,7 +112,9 @@ class Settings:
     save_every_steps: int | None = _option(None, "Optimizer steps between checkpoints within an epoch.")
     keep_last: int | None = _option(None, "Keep only this many of the newest checkpoints (2 or more); default all.")
     keep_every: int | None = _option(None, "With --keep_last, keep every checkpoint whose epoch is a multiple of this.")
-    num_example_designs: int = _option(3, "Validation structures to design sequences for when training ends; 0 for none.")
+    num_example_designs: int = _option(
+        3, "Validation structures to design sequences for when training ends; 0 for none."
+    )
     config: str | None = _option(None, "YAML or JSON file with any of these options; the command line wins.")
 
     def __post_init__(self) -> None:
@@ -121,7 +127,7 @@ class Settings:
             raise SettingsError("--cluster_file and --use_predefined_split exclude each other: give one of them")
         if self.keep_last is not None and self.keep_last < 2:
             raise SettingsError(
-                f"--keep_last must be at least 2, but is {self.keep_last}: with one checkpoint, damage to it loses the run"
+                f"--keep_last must be at least 2, but is {self.keep_last}: damage to a single one loses the run"
             )
         if self.keep_every is not None and self.keep_last is None:
             raise SettingsError("--keep_every goes with --keep_last; without it all checkpoints are kept")
@@ -248,7 +254,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise SettingsError(f"--config {path}: is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+        raise SettingsError(
+            f"--config {path}: is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}"
+        ) from error
     if not isinstance(document, dict):
         raise SettingsError(f"--config {path}: must be a list of options, such as 'epochs: 100'")
     known = {f.name for f in dataclasses.fields(Settings)} - {"config"}
@@ -275,7 +283,7 @@ def _without_defaults(parser: HfArgumentParser) -> HfArgumentParser:
 
 def _parser() -> HfArgumentParser:
     return HfArgumentParser(
-        [Settings],
+        [Settings],  # type: ignore[list-item]
         prog="train_accelerate.py",
         description="Train a structure-conditioned protein sequence model on PDB / mmCIF files.",
         allow_abbrev=False,

@@ -16,8 +16,8 @@ class WeightAverage:
     Parameters
     ----------
     model : the unwrapped model; its parameters are read at every update
-    decay : share of the average that an update keeps, 0 to 1. Early updates keep less, (1 + n) / (10 + n) after n updates,
-        so that the random first weights are soon forgotten. 0 makes the average equal to the weights.
+    decay : share of the average that an update keeps, 0 to 1. Early updates keep less, (1 + n) / (10 + n) after n
+        updates, so that the random first weights are soon forgotten. 0 makes the average equal to the weights.
     """
 
     def __init__(self, model: nn.Module, decay: float):

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -261,16 +260,14 @@ class CheckpointStore:
         keep_last : newest checkpoints to keep, None for all; mid-epoch ones go anyway when two newer ones exist
         keep_every : epochs whose number is a multiple of this are kept for good
         """
-        kept = 0
         mid_epoch = 0
-        for path in self.checkpoints():
+        for newer, path in enumerate(self.checkpoints()):
             match = _CHECKPOINT_NAME.fullmatch(path.name)
             assert match is not None
             kind, number = match[1], int(match[2])
-            kept += 1
             mid_epoch += kind == "step"
             permanent = kind == "epoch" and keep_every is not None and number % keep_every == 0
-            outdated = keep_last is not None and kept > keep_last
+            outdated = keep_last is not None and newer >= keep_last
             superseded = kind == "step" and mid_epoch > MID_EPOCH_KEPT
             if (outdated or superseded) and not permanent:
                 # The manifest goes first: what is left of an interrupted removal is then no checkpoint any more.
@@ -278,7 +275,7 @@ class CheckpointStore:
                 shutil.rmtree(path)
 
     def set_aside_after(self, step: int) -> list[Path]:
-        """Move checkpoints with more steps than `step` out of the way of a run that went back. Returns where they are."""
+        """Move checkpoints with more steps than `step` out of the way of a run that went back; gives the new paths."""
         moved: list[Path] = []
         for path in self.resumable():
             if _step_of(path) > step:
@@ -341,7 +338,8 @@ def locate(resume_from: str, save_dir: Path) -> ResumePoint | None:
 
     Parameters
     ----------
-    resume_from : "latest", "best_model", a checkpoint folder or a save folder; names are looked for below `save_dir` too
+    resume_from : "latest", "best_model", a checkpoint folder or a save folder; names are looked for below `save_dir`
+        too
     save_dir : save folder of the run
 
     Returns

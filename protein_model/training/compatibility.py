@@ -76,7 +76,9 @@ def architecture_differences(saved: Mapping[str, Any], current: Mapping[str, Any
     ]
 
 
-def setting_differences(saved: Mapping[str, Any], current: Mapping[str, Any], names: tuple[str, ...]) -> list[Difference]:
+def setting_differences(
+    saved: Mapping[str, Any], current: Mapping[str, Any], names: tuple[str, ...]
+) -> list[Difference]:
     """Compare settings that may change on resume; one that the checkpoint does not know is no difference."""
     return [
         Difference("change", name, saved[name], current[name])

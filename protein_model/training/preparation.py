@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data.batching import BatchSettings, EpochPlan, MicroBatchSampler, sequential_micro_batches
+from ..data.batching import BatchSettings, EpochPlan, MicroBatchSampler, SampleKey, sequential_micro_batches
 from ..data.cache import CacheOptions, StructureCache, build_cache
 from ..data.collate import StructureDataset, collate
 from ..data.splits import Split, cluster_split, predefined_split
@@ -83,13 +84,13 @@ def prepare_data(settings: Settings, shards: int, num_processes: int, show_progr
 class FixedBatches:
     """A batch sampler that yields the same batches every time."""
 
-    def __init__(self, batches: list):
+    def __init__(self, batches: list[list[SampleKey]]):
         self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         return iter(self._batches)
 
 
@@ -125,7 +126,8 @@ def build_optimizer(model: nn.Module, weight_decay: float, device: torch.device)
     The learning rate is set before every step.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for parameter in model.parameters():
         (decayed if parameter.ndim >= 2 and id(parameter) not in embeddings else kept).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]

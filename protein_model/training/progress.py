@@ -63,7 +63,7 @@ class LossHistory:
 
     Attributes
     ----------
-    epochs : one dictionary per finished epoch: epoch (from 1), step, train_loss, validation_loss (nats per residue), ...
+    epochs : one dictionary per finished epoch: epoch (from 1), step, train_loss, validation_loss (nats per residue) ...
     resumes : one dictionary per resume: step and epoch (a fraction) that it went on from, checkpoint
     """
 

@@ -1,8 +1,8 @@
 """The training run: resume, epochs of optimizer steps, validation, checkpoints.
 
-Order of events, once around: find the checkpoint to go on from -> complete the options -> build data and model -> compare
-with the checkpoint -> load it -> epochs -> best model. What a checkpoint is on disk is left to `checkpoints`, the order of
-the data to `data.batching`, the loss to `model.modeling`.
+Order of events, once around: find the checkpoint to go on from -> complete the options -> build data and model ->
+compare with the checkpoint -> load it -> epochs -> best model. What a checkpoint is on disk is left to `checkpoints`,
+the order of the data to `data.batching`, the loss to `model.modeling`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import safetensors
 import torch
 import transformers
 from accelerate import Accelerator, DataLoaderConfiguration
-from transformers.utils.logging import disable_progress_bar
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list
+from transformers.utils.logging import disable_progress_bar
 
 from .. import __version__
 from ..data.batching import shards_per_process
-from ..data.collate import MODEL_INPUTS, FlatBatch
+from ..data.collate import FlatBatch, model_inputs
 from ..model.configuration import ProteinModelConfig
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, parameter_count, sequence_loss
 from ..randomness import derived_seed
 from . import compatibility
-from .arguments import GivenOptions, Settings
+from .arguments import GivenOptions
 from .averaging import WeightAverage
 from .checkpoints import (
     BEST_MODEL,
@@ -233,7 +233,7 @@ class Trainer:
         times = diffusion.sample_times(len(batch["row"]), settings.fully_masked_fraction, generator)
         tokens, corrupted = diffusion.corrupt(labels, times, batch["structure_index"], generator)
         tokens = torch.where(usable, tokens, NUM_RESIDUE_TYPES)
-        inputs: dict[str, Any] = {name: batch[name] for name in MODEL_INPUTS}
+        inputs: dict[str, Any] = model_inputs(batch)
         if settings.backbone_noise:
             noise = torch.randn(batch["backbone"].shape, generator=generator, device=device)
             inputs["backbone"] = batch["backbone"] + settings.backbone_noise * noise
@@ -443,8 +443,8 @@ class Trainer:
         present = CheckpointStore(save_dir).resumable()
         if present:
             raise CheckpointError(
-                f"{save_dir} holds the checkpoints of another run (the newest is {present[0].name}). Give --resume_from "
-                "latest to go on with it, or another --save_dir to start a new one."
+                f"{save_dir} holds the checkpoints of another run (the newest is {present[0].name}). Give "
+                "--resume_from latest to go on with it, or another --save_dir to start a new one."
             )
 
     def _cut_steps(self, saved: SavedRun | None) -> tuple[int, int]:
@@ -459,8 +459,8 @@ class Trainer:
             micro_steps = shards_per_process(shards, processes)
             if asked is not None and asked != micro_steps:
                 self.console.say(
-                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into {shards} shards, which "
-                    f"makes {micro_steps} micro-batches for each of {processes} processes"
+                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into {shards} shards, "
+                    f"which makes {micro_steps} micro-batches for each of {processes} processes"
                 )
         # Micro-batches are weighted by this trainer; the Accelerator must not divide by their number as well.
         self.accelerator.gradient_accumulation_steps = 1
@@ -478,9 +478,9 @@ class Trainer:
             self.console.say(f"Changed on resume: {difference}")
         if saved.data["fingerprint"] != self.data.cache.fingerprint:
             self.console.say(
-                f"WARNING: the data are not those of the checkpoint: {saved.data['training_structures']:,} training and "
-                f"{saved.data['validation_structures']:,} validation structures then, {len(self.data.split.train):,} and "
-                f"{len(self.data.split.validation):,} now"
+                f"WARNING: the data are not those of the checkpoint: {saved.data['training_structures']:,} training "
+                f"and {saved.data['validation_structures']:,} validation structures then, "
+                f"{len(self.data.split.train):,} and {len(self.data.split.validation):,} now"
             )
 
     def _load(self, saved: SavedRun) -> None:
@@ -533,8 +533,8 @@ class Trainer:
             f"{parameter_count(self.network):,} parameters · {accelerator.num_processes} process"
             f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}, precision "
             f"{accelerator.mixed_precision} · {len(data.split.train):,} training and {len(data.split.validation):,} "
-            f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch of {self.shards} micro-batches, "
-            f"about {residues:,.0f} residues each · {settings.epochs} epochs"
+            f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch of {self.shards} "
+            f"micro-batches, about {residues:,.0f} residues each · {settings.epochs} epochs"
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from ..data.collate import MODEL_INPUTS, FlatBatch
+from ..data.collate import FlatBatch, model_inputs
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, sequence_loss
 from ..randomness import derived_seed
@@ -60,7 +60,7 @@ def validate(
         tokens, corrupted = model.diffusion.corrupt(labels, times, structure_index, generator)
         nothing = torch.full_like(labels, NUM_RESIDUE_TYPES)
         with accelerator.autocast():
-            encoded = model.encode(**{name: batch[name] for name in MODEL_INPUTS})
+            encoded = model.encode(**model_inputs(batch))
             denoised = model.decode(encoded, torch.where(usable, tokens, nothing), model.diffusion.noise_level(times))
             from_nothing = model.decode(encoded, nothing, torch.ones_like(times, dtype=torch.float32))
         at_noise = sequence_loss(denoised, labels, corrupted & usable)

@@ -81,7 +81,7 @@ def test_processes_share_each_step(processes):
     for step in range(len(micro_batches) // shards):
         whole = micro_batches[step * shards : (step + 1) * shards]
         dealt = [[whole[process + turn * processes] for turn in range(taken)] for process in range(processes)]
-        assert sorted(sum(dealt, [])) == sorted(whole)
+        assert sorted(rows for part in dealt for rows in part) == sorted(whole)
 
 
 def test_seek_continues_in_the_middle_of_an_epoch():

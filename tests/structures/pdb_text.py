@@ -49,6 +49,4 @@ def residue(name: str, number: int | str, place: float, atoms: Sequence[str] = B
 
 def chain(names: Sequence[str], first: int = 1, chain: str = "A", **options) -> str:
     """Consecutive bonded residues."""
-    return "".join(
-        residue(name, first + index, index, chain=chain, **options) for index, name in enumerate(names)
-    )
+    return "".join(residue(name, first + index, index, chain=chain, **options) for index, name in enumerate(names))

@@ -74,9 +74,14 @@ def start(structures, cache_dir, tmp_path):
 
 @pytest.fixture
 def launch(structures, cache_dir):
-    """Run `train_accelerate.py` as users do, in one or several processes; returns output and exit status."""
+    """Run `train_accelerate.py` as users do, in one or several processes; returns output and exit status.
 
-    def run(*options: str, processes: int = 1, kill_when=None, check: bool = True, timeout: float = 240):
+    A resume takes its options from the checkpoint; `first` says that there may be none yet, so that they are needed.
+    """
+
+    def run(
+        *options: str, processes: int = 1, kill_when=None, check: bool = True, timeout: float = 240, first: bool = False
+    ):
         program = [sys.executable, str(ROOT / "train_accelerate.py")]
         if processes > 1:
             program = [
@@ -84,7 +89,11 @@ def launch(structures, cache_dir):
                 *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(ROOT / "train_accelerate.py")),
             ]
         resumed = any(option.startswith("--resume") for option in options)
-        tiny = [] if resumed else [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
+        tiny = (
+            []
+            if resumed and not first
+            else [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
+        )
         command = [*program, "--pdb_path", str(structures), "--cache_dir", str(cache_dir), *tiny, *options]
         environment = {
             **os.environ,

@@ -96,7 +96,9 @@ def test_latest_of_an_empty_folder_is_a_fresh_start(store):
 
 def test_a_missing_checkpoint_is_named_with_those_that_exist(store):
     commit(store, "checkpoint_epoch_4", 40)
-    with pytest.raises(CheckpointError, match=r"checkpoint_epoch_5: there is no such checkpoint; .* has checkpoint_epoch_4"):
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint_epoch_5: there is no such checkpoint; .* has checkpoint_epoch_4"
+    ):
         locate("checkpoint_epoch_5", store.folder)
 
 
@@ -176,7 +178,10 @@ def test_retention(store):
         commit(store, f"checkpoint_step_{epoch * 10 + 5}", epoch * 10 + 5, epoch)
         store.prune(keep_last=None, keep_every=None)
     names = {path.name for path in store.checkpoints()}
-    assert names == {f"checkpoint_epoch_{epoch}" for epoch in range(1, 8)} | {"checkpoint_step_65", "checkpoint_step_75"}
+    assert names == {f"checkpoint_epoch_{epoch}" for epoch in range(1, 8)} | {
+        "checkpoint_step_65",
+        "checkpoint_step_75",
+    }
     store.prune(keep_last=3, keep_every=2)
     assert {path.name for path in store.checkpoints()} == {
         "checkpoint_step_75",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from protein_model.training.checkpoints import CheckpointStore
+from protein_model.training.checkpoints import CheckpointStore, read_manifest
 
 TIMES = {"seconds", "residues_per_second"}
 
@@ -32,8 +32,6 @@ def flat(state, name):
     return {key: value for part, below in items for key, value in flat(below, f"{name}/{part}").items()}
 
 
-
-
 def test_two_processes_see_what_one_sees(launch, tmp_path):
     """Same global batches, order and randomness; losses equal up to the order of summation."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -49,9 +47,16 @@ def test_two_processes_see_what_one_sees(launch, tmp_path):
 def test_a_run_of_two_processes_goes_on_with_one_and_back(launch, tmp_path):
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     launch("--save_dir", str(whole), processes=2)
-    launch("--save_dir", str(moved), "--save_every_steps", "2", "--epochs", "3", processes=2, kill_when=lambda: bool(
-        CheckpointStore(moved).checkpoints()
-    ))
+    launch(
+        "--save_dir",
+        str(moved),
+        "--save_every_steps",
+        "2",
+        "--epochs",
+        "3",
+        processes=2,
+        kill_when=lambda: bool(CheckpointStore(moved).checkpoints()),
+    )
     assert CheckpointStore(moved).checkpoints()
     output, _ = launch("--save_dir", str(moved), "--resume_from", "latest", "--epochs", "3")
     assert "Resumed from" in output
@@ -70,9 +75,14 @@ def test_killed_at_random_moments_the_run_ends_bitwise_as_if_it_had_not_been(lau
         wait = randomness.randint(2, 4)
         _, status = launch(
             *("--save_dir", str(killed), "--save_every_steps", "1", "--resume_from", "latest"),
-            *options_of_a_first_launch(killed),
-            kill_when=lambda before=before, wait=wait: newest_step(killed) >= before + wait
-            or any(path.name.startswith(".incomplete") for path in killed.glob(".*")) and newest_step(killed) > before,
+            first=not CheckpointStore(killed).checkpoints(),
+            kill_when=lambda before=before, wait=wait: (
+                newest_step(killed) >= before + wait
+                or (
+                    any(path.name.startswith(".incomplete") for path in killed.glob(".*"))
+                    and newest_step(killed) > before
+                )
+            ),
         )
         kills += status != 0
     assert kills >= 2
@@ -86,18 +96,10 @@ def test_killed_at_random_moments_the_run_ends_bitwise_as_if_it_had_not_been(lau
 
 
 def newest_step(folder):
-    from protein_model.training.checkpoints import read_manifest
-
-    steps = [read_manifest(path).step for path in CheckpointStore(folder).checkpoints() if (path / "manifest.json").exists()]
+    steps = [
+        read_manifest(path).step for path in CheckpointStore(folder).checkpoints() if (path / "manifest.json").exists()
+    ]
     return max(steps, default=0)
-
-
-def options_of_a_first_launch(folder):
-    from conftest import TINY  # the launch fixture leaves them out for a resume
-
-    if CheckpointStore(folder).checkpoints():
-        return []
-    return [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
 
 
 @pytest.mark.parametrize(

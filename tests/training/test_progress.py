@@ -58,14 +58,13 @@ def test_weight_average(tmp_path):
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
     average = WeightAverage(model, decay=0.9)
-    expected, updates = model.weight.detach().clone(), 0
-    for _ in range(50):
+    expected = model.weight.detach().clone()
+    for updates in range(50):
         with torch.no_grad():
             model.weight.add_(torch.randn(2, 3))
         average.update()
         decay = min(0.9, (1 + updates) / (10 + updates))
         expected = decay * expected + (1 - decay) * model.weight.detach()
-        updates += 1
     trained = model.weight.detach().clone()
     with average.applied():
         torch.testing.assert_close(model.weight.detach(), expected)

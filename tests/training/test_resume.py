@@ -124,7 +124,9 @@ def test_warm_up_and_cosine_go_on_from_their_place(start):
     whole._update_weights = lambda: rates.append(step()) or rates[-1]
     whole.fit()
     for epochs_done in (1, 3):  # within the warm-up, and behind it
-        resumed = start(save_dir=f"from{epochs_done}", resume_from=str(whole.save_dir / f"checkpoint_epoch_{epochs_done}"))
+        resumed = start(
+            save_dir=f"from{epochs_done}", resume_from=str(whole.save_dir / f"checkpoint_epoch_{epochs_done}")
+        )
         again = []
         step_again = resumed._update_weights
 
@@ -192,7 +194,9 @@ def test_a_damaged_checkpoint_is_stepped_over_and_said(start, capsys):
     resumed = start(resume_from="latest", epochs=3)
     said = capsys.readouterr().out
     assert "optimizer.bin: has 0 bytes instead of" in said
-    assert f"Falling back to {first.save_dir / 'checkpoint_epoch_1'}; {first.progress.steps_per_epoch} optimizer" in said
+    assert (
+        f"Falling back to {first.save_dir / 'checkpoint_epoch_1'}; {first.progress.steps_per_epoch} optimizer" in said
+    )
     assert resumed.progress.epoch == 1
 
 

@@ -14,7 +14,7 @@ def test_rises_to_the_peak_then_falls_to_the_end(warmup, rest, peak):
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     assert rates[warmup] == pytest.approx(peak)
-    assert 0 < min(rates) and max(rates) <= peak * (1 + 1e-12)
+    assert min(rates) > 0 and max(rates) <= peak * (1 + 1e-12)
 
 
 def test_known_values():
