@@ -14,6 +14,7 @@ from torch.nn import functional
 
 SHORTEST_DISTANCE = 2.0  # angstrom, first radial basis; as ProteinMPNN (Dauparas et al. 2022)
 LONGEST_DISTANCE = 22.0  # angstrom, last radial basis; as ProteinMPNN
+NEGLIGIBLE_EXPONENT = 30.0  # exp(-30) is 1e-13, far below the rounding of the sums that it goes into
 NUM_ATOMS = 5  # N, CA, C, O and the virtual CB: 25 distances between two residues
 FRAME_FEATURES = 12  # direction to the neighbour (3) and relative rotation (9)
 ANGLE_FEATURES = 12  # sine and cosine of phi, psi, omega and of three bond angles
@@ -105,7 +106,9 @@ def radial_bases(distance: Tensor, num_bases: int) -> Tensor:
     """
     centres = torch.linspace(SHORTEST_DISTANCE, LONGEST_DISTANCE, num_bases, device=distance.device)
     width = (LONGEST_DISTANCE - SHORTEST_DISTANCE) / num_bases
-    return torch.exp(-(((distance[..., None] - centres) / width) ** 2))
+    # Far from a centre the exponential is a denormal number, on which processors multiply 10 to 100 times slower.
+    exponent = ((distance[..., None] - centres) / width).square().clamp_(max=NEGLIGIBLE_EXPONENT)
+    return exponent.neg_().exp_()
 
 
 def edge_distances(backbone: Tensor, neighbours: Tensor) -> Tensor:
