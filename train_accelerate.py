@@ -12,17 +12,34 @@ import sys
 from protein_model.errors import UserError
 from protein_model.inference.design import example_designs, load_model
 from protein_model.training.arguments import parse_options
-from protein_model.training.trainer import Trainer
+from protein_model.training.signals import EXIT_STOPPED, StopRequest, follow_launcher
+from protein_model.training.trainer import RunStopped, Trainer
 
 
 def main() -> int:
-    """Parse, build, fit, show. Returns the exit status: 0 when trained, 2 for options or files that cannot work."""
+    """Parse, build, fit, show.
+
+    Returns
+    -------
+    the exit status: 0 trained to the end, 2 options or files cannot work or the run diverged, 75 stopped by a signal
+    with everything saved, to be started again
+    """
+    given = parse_options()
+    stop = StopRequest()
+    stop.install()
+    follow_launcher()
     try:
-        trainer = Trainer(parse_options())
+        trainer = Trainer(given, stop)
+        if trainer.settings.dry_run:
+            return 0
         result = trainer.fit()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except RunStopped:
+        return EXIT_STOPPED
+    finally:
+        stop.uninstall()
     shown = result.data.split.validation[: trainer.settings.num_example_designs]
     if trainer.accelerator.is_main_process and len(shown):
         examples = [result.data.cache.structure(int(row)) for row in shown]

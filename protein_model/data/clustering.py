@@ -11,7 +11,7 @@ Altschul, Gish, Miller, Myers & Lipman, J. Mol. Biol. 215, 403 (1990); Altschul 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -35,12 +35,13 @@ SEGMENT_SCORE_PER_RESIDUE = 1.1
 PAD_SCORE = -1000  # a segment never reaches across the end of a sequence
 
 
-def cluster_sequences(sequences: Sequence[str]) -> np.ndarray:
+def cluster_sequences(sequences: Sequence[str], poll: Callable[[], None] = lambda: None) -> np.ndarray:
     """Single-linkage clusters of similar sequences.
 
     Parameters
     ----------
     sequences : one-letter protein sequences, any order
+    poll : called again and again; it may raise an error to end the work
 
     Returns
     -------
@@ -50,6 +51,7 @@ def cluster_sequences(sequences: Sequence[str]) -> np.ndarray:
     labels = _Labels(len(unique))
     index = _WordIndex(unique)
     for query in range(len(unique)):
+        poll()
         index.drop(query)
         for other in index.candidates(query, labels):
             if not labels.joined(query, other) and _similar(unique[query], unique[other]):

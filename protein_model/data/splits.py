@@ -169,6 +169,7 @@ def cluster_split(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.0,
     say: Callable[[str], None] = lambda text: None,
+    poll: Callable[[], None] = lambda: None,
 ) -> Split:
     """A split in which similar sequences never come apart.
 
@@ -184,6 +185,7 @@ def cluster_split(
     validation_fraction, test_fraction : share of the structures; at least one cluster each, none for a share of 0 of
         the test set
     say : shows a line to the user, before something that takes long
+    poll : called again and again meanwhile; it may raise an error to end the work
 
     Raises
     ------
@@ -200,7 +202,7 @@ def cluster_split(
         clusters, notes = _clusters_from_file(cache, Path(cluster_file))
         origin = f"split by the clusters of {cluster_file}"
     else:
-        clusters, notes = _clusters_by_similarity(cache, say), []
+        clusters, notes = _clusters_by_similarity(cache, say, poll), []
         origin = "split by sequence similarity"
     needed = 2 + (test_fraction > 0)
     if len(clusters) < needed:
@@ -320,7 +322,9 @@ def _clusters_from_file(cache: StructureCache, path: Path) -> tuple[list[list[in
     return union.groups(), notes
 
 
-def _clusters_by_similarity(cache: StructureCache, say: Callable[[str], None]) -> list[list[int]]:
+def _clusters_by_similarity(
+    cache: StructureCache, say: Callable[[str], None], poll: Callable[[], None]
+) -> list[list[int]]:
     """Clusters of rows, from a file in the cache's folder if they were made before."""
     name = f"clusters-{CLUSTERING_VERSION}-{cache.fingerprint[:12]}.tsv"
     path = cache.folder / name
@@ -329,14 +333,14 @@ def _clusters_by_similarity(cache: StructureCache, say: Callable[[str], None]) -
         with FileLock(path.with_suffix(".lock")):
             clusters = _read_clusters(cache, path)
             if clusters is None:
-                clusters = _compute_clusters(cache, say)
+                clusters = _compute_clusters(cache, say, poll)
                 for old in cache.folder.glob("clusters-*.tsv"):
                     old.unlink()
                 lines = [f"{cache.names[rows[0]]}\t{cache.names[row]}\n" for rows in clusters for row in rows]
                 write_atomically(path, "".join(lines))
     except OSError as error:
         say(f"{path} cannot be written ({error.strerror}), so the sequences are grouped anew in each run")
-        clusters = _compute_clusters(cache, say)
+        clusters = _compute_clusters(cache, say, poll)
     return clusters
 
 
@@ -352,11 +356,11 @@ def _read_clusters(cache: StructureCache, path: Path) -> list[list[int]] | None:
     return None if rows else list(groups.values())
 
 
-def _compute_clusters(cache: StructureCache, say: Callable[[str], None]) -> list[list[int]]:
+def _compute_clusters(cache: StructureCache, say: Callable[[str], None], poll: Callable[[], None]) -> list[list[int]]:
     chains = [(row, sequence) for row in range(len(cache)) for sequence in cache.chain_sequences(row)]
     if len(chains) >= SEQUENCES_WORTH_A_MESSAGE:
         say(f"grouping {len(chains):,} sequences by similarity, once for this data set ...")
-    labels = cluster_sequences([sequence for _, sequence in chains])
+    labels = cluster_sequences([sequence for _, sequence in chains], poll)
     union = _Union(len(cache))
     by_label: defaultdict[int, set[int]] = defaultdict(set)
     for (row, _), label in zip(chains, labels.tolist(), strict=True):

@@ -112,6 +112,25 @@ class Settings:
     save_every_steps: int | None = _option(None, "Optimizer steps between checkpoints within an epoch.")
     keep_last: int | None = _option(None, "Keep only this many of the newest checkpoints (2 or more); default all.")
     keep_every: int | None = _option(None, "With --keep_last, keep every checkpoint whose epoch is a multiple of this.")
+    extend_schedule: Literal["stretch", "hold", "rewarm"] = _option(
+        "stretch",
+        "Learning rate where --epochs grows on resume: the curve as if the new total had been known, the present rate "
+        "until the end, or a new warm-up from it.",
+    )
+    reset_optimizer: bool = _option(False, "On resume, start with a new optimizer state, for fine-tuning.")
+    reset_schedule: bool = _option(
+        False, "On resume, start warm-up and cosine anew, from here to the end of --epochs, for fine-tuning."
+    )
+    dry_run: bool = _option(False, "Tell what would be trained, or what a resume would do, and stop.")
+    on_divergence: Literal["skip", "rollback", "stop"] = _option(
+        "skip",
+        "What to do about a loss or gradient that is not finite: leave the step out, go back to the last good "
+        "checkpoint and leave it out there, or stop.",
+    )
+    max_rollbacks: int = _option(3, "Rollbacks in a run, at most; one more stops it.")
+    deterministic: bool = _option(
+        False, "The same result bit for bit on any number of processes, and on a GPU at every repetition; slower."
+    )
     num_example_designs: int = _option(
         3, "Validation structures to design sequences for when training ends; 0 for none."
     )
@@ -131,6 +150,9 @@ class Settings:
             )
         if self.keep_every is not None and self.keep_last is None:
             raise SettingsError("--keep_every goes with --keep_last; without it all checkpoints are kept")
+        for name in ("reset_optimizer", "reset_schedule"):
+            if getattr(self, name) and self.resume_from is None:
+                raise SettingsError(f"--{name} goes with --resume_from; a new run has nothing to reset")
         if self.early_stopping_min_delta and self.early_stopping_patience is None:
             raise SettingsError("--early_stopping_min_delta goes with --early_stopping_patience")
 
@@ -178,6 +200,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "keep_last": _AT_LEAST_ONE,
     "keep_every": _AT_LEAST_ONE,
     "num_example_designs": _AT_LEAST_ZERO,
+    "max_rollbacks": _AT_LEAST_ZERO,
 }
 
 
@@ -216,7 +239,18 @@ class GivenOptions:
 
 # A resumed run does not take these from its checkpoint: they belong to the launch, not to the run.
 NOT_ADOPTED = frozenset(
-    {"resume_from", "config", "save_dir", "gradient_accumulation_steps", "num_workers", "mixed_precision"}
+    {
+        "resume_from",
+        "config",
+        "save_dir",
+        "gradient_accumulation_steps",
+        "num_workers",
+        "mixed_precision",
+        "extend_schedule",
+        "reset_optimizer",
+        "reset_schedule",
+        "dry_run",
+    }
 )
 
 

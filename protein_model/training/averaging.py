@@ -47,6 +47,12 @@ class WeightAverage:
             for parameter, weights in zip(self._parameters, trained, strict=True):
                 parameter.data = weights
 
+    @staticmethod
+    def named_weights(state: dict[str, Any], model_state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """State of a model with averaged weights, from a state of the average and one of the model."""
+        average = {name: value.to(model_state[name].dtype) for name, value in state["average"].items()}
+        return {**model_state, **average}
+
     def state_dict(self) -> dict[str, Any]:
         average: dict[str, Tensor] = dict(zip(self._names, self._average, strict=True))
         return {"updates": self.updates, "average": average}

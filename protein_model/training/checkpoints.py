@@ -18,11 +18,13 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from ..errors import UserError
 
@@ -32,6 +34,8 @@ BEST_MODEL = "best_model"
 FORMAT = 1
 DEFAULT_SAVE_FOLDER = "checkpoints"
 SUPERSEDED = "superseded"
+LOCK_FILE = ".lock"
+LOCK_SECONDS = 30.0  # workers of a run that was just killed hold its lock for some seconds
 MID_EPOCH_KEPT = 2  # a save of mid-epoch state is of use only until the next one; the one before is the spare
 
 _TEMPORARY = ".incomplete-"
@@ -170,6 +174,33 @@ class CheckpointStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        # One lock object a folder and process, however many stores there are.
+        self._lock = FileLock(folder / LOCK_FILE, is_singleton=True)
+
+    def lock(self, say: Callable[[str], None]) -> None:
+        """Make sure that no other run writes into the folder, until `unlock` or the end of the process.
+
+        Raises
+        ------
+        CheckpointError : another run does
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:
+            raise CheckpointError(
+                f"{self.folder}: another run is writing checkpoints there; wait for its end, or give another --save_dir"
+            ) from None
+        except NotImplementedError:
+            say(f"{self.folder} is on a file system without locks: make sure that no other run writes there")
+        except OSError as error:
+            raise CheckpointError(
+                f"--save_dir {self.folder}: cannot be written to ({error.strerror or error}); give another one"
+            ) from error
+
+    def unlock(self) -> None:
+        """Let other runs write into the folder."""
+        self._lock.release(force=True)
 
     def temporary(self, name: str) -> Path:
         """Where the checkpoint `name` is while it is being written."""
@@ -244,13 +275,13 @@ class CheckpointStore:
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if _CHECKPOINT_NAME.fullmatch(path.name) and path.is_dir()]
-        return sorted(found, key=lambda path: (_step_of(path), path.name), reverse=True)
+        return sorted(found, key=_rank, reverse=True)
 
     def resumable(self) -> list[Path]:
         """Numbered checkpoints and the best model, the one with the most steps first."""
         best = self.folder / BEST_MODEL
         found = [*self.checkpoints(), *([best] if best.is_dir() else [])]
-        return sorted(found, key=_step_of, reverse=True)
+        return sorted(found, key=_rank, reverse=True)
 
     def prune(self, keep_last: int | None, keep_every: int | None) -> None:
         """Remove old checkpoints, after a new one is committed.
@@ -399,6 +430,13 @@ def _step_of(path: Path) -> int:
     except CheckpointError:
         match = _CHECKPOINT_NAME.fullmatch(path.name)
         return int(match[2]) if match and match[1] == "step" else 0
+
+
+def _rank(path: Path) -> tuple[int, int, str]:
+    """By steps done; of several after the same step, one of a finished and validated epoch comes first."""
+    kinds = ("checkpoint_step_", BEST_MODEL, "checkpoint_epoch_")
+    kind = next((number for number, prefix in enumerate(kinds) if path.name.startswith(prefix)), -1)
+    return _step_of(path), kind, path.name
 
 
 def _files_below(folder: Path, root: Path) -> set[str]:

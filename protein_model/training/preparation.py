@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.batching import BatchSettings, EpochPlan, MicroBatchSampler, SampleKey, sequential_micro_batches
-from ..data.cache import CacheOptions, StructureCache, build_cache
+from ..data.cache import CacheInterrupted, CacheOptions, StructureCache, build_cache
 from ..data.collate import StructureDataset, collate
 from ..data.splits import Split, cluster_split, predefined_split
 from ..model.configuration import ProteinModelConfig
@@ -41,19 +41,35 @@ class TrainingData:
     validation_loader: DataLoader
 
 
-def prepare_data(settings: Settings, shards: int, num_processes: int, show_progress: bool) -> TrainingData:
+def prepare_data(
+    settings: Settings,
+    shards: int,
+    num_processes: int,
+    say: Callable[[str], None] | None,
+    should_stop: Callable[[], bool],
+) -> TrainingData:
     """Build or open the cache, split it and plan the epochs.
 
     Parameters
     ----------
     shards : micro-batches per optimizer step over all processes
     num_processes : that share them
-    show_progress : this process reports on building the cache
+    say : prints a line, and a bar is shown while the cache is built; None on processes that are silent
+    should_stop : polled while the cache is built and sequences are grouped
+
+    Raises
+    ------
+    CacheInterrupted : `should_stop` returned True
     """
     source = Path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES
     options = CacheOptions(unit=settings.unit, min_length=settings.min_length)
-    cache = build_cache(source, Path(settings.cache_dir), options, progress=show_progress)
-    split = _split(settings, cache, source)
+    cache = build_cache(source, Path(settings.cache_dir), options, should_stop=should_stop, progress=say is not None)
+
+    def poll() -> None:
+        if should_stop():
+            raise CacheInterrupted("stopped while sequences were grouped by similarity")
+
+    split = _split(settings, cache, source, say or (lambda text: None), poll)
     batch_settings = BatchSettings(settings.batch_size, settings.batch_residues, shards, settings.seed)
     plan = EpochPlan(cache.lengths[split.train], batch_settings)
     sampler = MicroBatchSampler(plan)
@@ -94,13 +110,20 @@ class FixedBatches:
         return iter(self._batches)
 
 
-def _split(settings: Settings, cache: StructureCache, source: Path) -> Split:
+def _split(
+    settings: Settings, cache: StructureCache, source: Path, say: Callable[[str], None], poll: Callable[[], None]
+) -> Split:
     if settings.use_predefined_split:
         split_file = Path(settings.split_file) if settings.split_file else None
         return predefined_split(cache, source, split_file)
     cluster_file = Path(settings.cluster_file) if settings.cluster_file else None
     return cluster_split(
-        cache, settings.seed, cluster_file=cluster_file, validation_fraction=settings.validation_fraction
+        cache,
+        settings.seed,
+        cluster_file=cluster_file,
+        validation_fraction=settings.validation_fraction,
+        say=say,
+        poll=poll,
     )
 
 

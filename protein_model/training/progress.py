@@ -22,6 +22,9 @@ class TrainingProgress:
     steps_per_epoch : of the data that the run was last trained on
     shards : micro-batches per optimizer step, over all processes
     seed : of the run
+    epochs_recorded : epochs that were validated and are in the history; an epoch whose steps are done but that is not
+        among them was interrupted during its validation
+    skipped_steps : optimizer steps left out because their loss or gradient was not finite before a rollback
     epoch_sums : over the steps of the unfinished epoch: negative log-likelihood (nats), correct, scored residues,
         residues in all, seconds
     """
@@ -31,6 +34,8 @@ class TrainingProgress:
         self.steps_per_epoch = steps_per_epoch
         self.shards = shards
         self.seed = seed
+        self.epochs_recorded = 0
+        self.skipped_steps: list[int] = []
         self.epoch_sums = dict.fromkeys(("nll", "correct", "scored", "residues", "seconds"), 0.0)
 
     @property
@@ -48,13 +53,20 @@ class TrainingProgress:
         self.epoch_sums = dict.fromkeys(self.epoch_sums, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"version": STATE_VERSION, **vars(self), "epoch_sums": dict(self.epoch_sums)}
+        return {
+            "version": STATE_VERSION,
+            **vars(self),
+            "epoch_sums": dict(self.epoch_sums),
+            "skipped_steps": list(self.skipped_steps),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = int(state["step"])
         self.steps_per_epoch = int(state["steps_per_epoch"])
         self.shards = int(state["shards"])
         self.seed = int(state["seed"])
+        self.epochs_recorded = int(state["epochs_recorded"])
+        self.skipped_steps = [int(step) for step in state["skipped_steps"]]
         self.epoch_sums = {name: float(state["epoch_sums"][name]) for name in self.epoch_sums}
 
 
@@ -65,22 +77,31 @@ class LossHistory:
     ----------
     epochs : one dictionary per finished epoch: epoch (from 1), step, train_loss, validation_loss (nats per residue) ...
     resumes : one dictionary per resume: step and epoch (a fraction) that it went on from, checkpoint
+    divergences : one dictionary per step whose loss or gradient was not finite: step, epoch (a fraction), action
+        ("skip" or "rollback"), structures
     """
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
         self.resumes: list[dict[str, Any]] = []
+        self.divergences: list[dict[str, Any]] = []
 
     def column(self, name: str) -> list[float]:
         """One measurement over all epochs; NaN where an epoch does not have it."""
         return [float(entry.get(name, math.nan)) for entry in self.epochs]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"version": STATE_VERSION, "epochs": list(self.epochs), "resumes": list(self.resumes)}
+        return {
+            "version": STATE_VERSION,
+            "epochs": list(self.epochs),
+            "resumes": list(self.resumes),
+            "divergences": list(self.divergences),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epochs = [dict(entry) for entry in state.get("epochs", [])]
         self.resumes = [dict(entry) for entry in state.get("resumes", [])]
+        self.divergences = [dict(entry) for entry in state.get("divergences", [])]
 
 
 class BestValidation:
@@ -98,6 +119,10 @@ class BestValidation:
         self.epoch = 0
         self.epochs_without_improvement = 0
         self._patience_reference = math.inf
+
+    def forget(self) -> None:
+        """Look for the best anew: losses on other validation structures do not compare."""
+        self.__init__()  # type: ignore[misc]
 
     def update(self, loss: float, epoch: int, min_delta: float) -> bool:
         """Take in an epoch's validation loss; True if it is the best so far."""

@@ -1,14 +1,20 @@
-"""The training run: resume, epochs of optimizer steps, validation, checkpoints.
+"""The training run: epochs of optimizer steps, validation, when to save, when to stop.
 
 Order of events, once around: find the checkpoint to go on from -> complete the options -> build data and model ->
-compare with the checkpoint -> load it -> epochs -> best model. What a checkpoint is on disk is left to `checkpoints`,
-the order of the data to `data.batching`, the loss to `model.modeling`.
+compare with the checkpoint -> load it -> epochs -> best model. What a resume means is left to `resuming`, how a
+checkpoint is written to `saving` and `checkpoints`, the order of the data to `data.batching`, the loss to
+`model.modeling`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import enum
+import hashlib
 import json
+import math
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -16,65 +22,75 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
-import safetensors
 import torch
 import transformers
 from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list, gather_object
 from transformers.utils.logging import disable_progress_bar
 
 from .. import __version__
 from ..data.batching import shards_per_process
+from ..data.cache import CacheInterrupted
 from ..data.collate import FlatBatch, model_inputs
-from ..model.configuration import ProteinModelConfig
+from ..errors import UserError
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, parameter_count, sequence_loss
 from ..randomness import derived_seed
-from . import compatibility
 from .arguments import GivenOptions
 from .averaging import WeightAverage
-from .checkpoints import (
-    BEST_MODEL,
-    STATE_FOLDER,
-    CheckpointError,
-    CheckpointStore,
-    ResumePoint,
-    locate,
-    save_folder,
-    write_file_atomically,
-)
+from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
 from .curves import draw_loss_curve
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress
+from .reduction import OrderedReduction
 from .reporting import Console, EpochProgress
+from .resuming import SavedRun, compare, find_saved_run, planned_schedule
+from .saving import SETTINGS_FILE, CheckpointWriter, RunState
 from .schedule import Schedule
+from .signals import StopRequest
 from .validation import ValidationResult, validate
 
-SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.json"
 LOSS_CURVE_FILE = "loss_curve.png"
+SECONDS_BETWEEN_CURVES = 20.0  # drawing takes a part of a second, which runs of short epochs would feel
+MAX_SKIPS_IN_A_ROW = 20  # after so many the weights themselves are the trouble
+_NAMES_LOGGED = 20
 _NON_AVERAGING = (DistributedType.NO,)
 _SUMS = ("nll", "correct", "scored", "residues")
 
 
+class RunStopped(Exception):
+    """The run was asked to stop and has saved what there was to save; it is to be started again."""
+
+
+class RunDiverged(UserError, RuntimeError):
+    """Losses or gradients are not finite, and `--on_divergence` does not let the run go on."""
+
+
+class _Outcome(enum.Enum):
+    """How a pass through the steps of an epoch ended."""
+
+    FINISHED = enum.auto()
+    STOPPED = enum.auto()
+    ROLLED_BACK = enum.auto()
+
+
 @dataclass(frozen=True)
-class SavedRun:
-    """What a checkpoint says of the run that wrote it, read before anything is loaded.
+class StepResult:
+    """One optimizer step.
 
     Attributes
     ----------
-    point : the checkpoint and how it was found
-    settings : options of that run
-    data : fingerprint and sizes of its data
-    shards : micro-batches per optimizer step
-    config : of its model
+    learning_rate : it was taken with
+    gradient_norm : before clipping
+    stop_requested : some process has received a signal
+    finite : loss and gradient were finite, so that the step was taken
     """
 
-    point: ResumePoint
-    settings: dict[str, Any]
-    data: dict[str, Any]
-    shards: int
-    config: dict[str, Any]
+    learning_rate: float
+    gradient_norm: float
+    stop_requested: bool
+    finite: bool
 
 
 @dataclass(frozen=True)
@@ -101,27 +117,34 @@ class Trainer:
     Parameters
     ----------
     given : options of this launch
+    stop : signals received; by default no signal is listened to
 
     Raises
     ------
     SettingsError, CheckpointError, BatchingError, ... : this launch cannot work; nothing was changed on disk but caches
+    RunStopped : a signal came before training began
     """
 
-    def __init__(self, given: GivenOptions):
+    def __init__(self, given: GivenOptions, stop: StopRequest | None = None):
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
+        self.stop = stop or StopRequest()
         self.accelerator = _accelerator(given)
         self.console = Console(self.accelerator.is_main_process)
-        saved = self._find_checkpoint(given)
+        saved = find_saved_run(self.accelerator, given, self.console.say)
         self.settings = settings = given.resolve(saved.settings if saved else None)
+        if settings.deterministic or self.accelerator.device.type == "cpu":
+            # On several threads even a CPU adds up gathered gradients in the order in which threads arrive.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=self.accelerator.device.type != "cpu")
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.save_dir = save_folder(given.values.get("resume_from"), given.values.get("save_dir"))
         self.store = CheckpointStore(self.save_dir)
         self.shards, self.micro_steps = self._cut_steps(saved)
-        self.data = prepare_data(
-            settings, self.shards, self.accelerator.num_processes, show_progress=self.accelerator.is_main_process
-        )
+        self.data = self._prepare_data()
         config = model_configuration(settings)
+        self.schedule = planned_schedule(settings, self.data.plan.steps_per_epoch, saved)
         if saved is not None:
-            self._compare(saved, config)
+            compare(saved, config, self._run_description(), self.console.say)
 
         torch.manual_seed(derived_seed(settings.seed, "weights"))
         network = ProteinModel(config)
@@ -131,12 +154,13 @@ class Trainer:
         )
         self.network: ProteinModel = self.accelerator.unwrap_model(self.model)
         self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.reduction = OrderedReduction(self.accelerator, self.parameters) if settings.deterministic else None
 
         self.progress = TrainingProgress(self.data.plan.steps_per_epoch, self.shards, settings.seed)
         self.history = LossHistory()
         self.best = BestValidation()
         self.average = WeightAverage(self.network, settings.ema_decay)
-        self.registered = {
+        self.registered: dict[str, Any] = {
             "progress": self.progress,
             "loss_history": self.history,
             "best_validation": self.best,
@@ -144,12 +168,9 @@ class Trainer:
         }
         self.accelerator.register_for_checkpointing(*self.registered.values())
         # Weights are saved under their own names, not under those of a wrapper that another launch may not have.
-        self.accelerator.register_save_state_pre_hook(self._unwrap_weights)
         self.accelerator.register_load_state_pre_hook(self._unwrap_models)
-        self.schedule = Schedule(
-            settings.learning_rate,
-            round(settings.warmup_epochs * self.data.plan.steps_per_epoch),
-            settings.epochs * self.data.plan.steps_per_epoch,
+        self.writer = CheckpointWriter(
+            self.accelerator, self.network, self.average, self.store, package_versions(), self.console.say
         )
         # Losses are divided by a typical batch before the backward pass, so that 16-bit gradients stay in range, and
         # brought to the exact mean over the global batch afterwards.
@@ -157,36 +178,76 @@ class Trainer:
         self._step_sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.accelerator.device)
         self._epoch_sums = torch.zeros_like(self._step_sums)
         self._epoch_started = time.monotonic()
+        self._curve_drawn = -math.inf
+        self._skips_in_a_row = 0
+        self._rows_of_step: list[torch.Tensor] = []
 
         if saved is not None:
             self._load(saved)
-        elif self.accelerator.is_main_process:
+        if not settings.dry_run and self.accelerator.is_main_process:
             self._begin_save_dir()
         self._describe()
+
+    def _prepare_data(self) -> TrainingData:
+        interrupted: CacheInterrupted | None = None
+        try:
+            data = prepare_data(
+                self.settings,
+                self.shards,
+                self.accelerator.num_processes,
+                self.console.say if self.accelerator.is_main_process else None,
+                self.stop.__bool__,
+            )
+        except CacheInterrupted as error:
+            interrupted = error
+        if self._any_process(interrupted is not None or bool(self.stop)):
+            self.store.unlock()
+            raise RunStopped(str(interrupted or "stopped before training began"))
+        return data
 
     # ------------------------------------------------------------------ the run
 
     def fit(self) -> TrainingResult:
-        """Train to the last epoch, or until early stopping."""
-        settings = self.settings
-        if self.progress.epoch >= settings.epochs:
+        """Train to the last epoch, or until early stopping.
+
+        Raises
+        ------
+        RunStopped : a signal came; everything done so far is in a committed checkpoint
+        RunDiverged : see `--on_divergence`
+        CheckpointError : the last checkpoint of the run could not be written
+        """
+        try:
+            return self._fit()
+        finally:
+            self.writer.wait()
+            if self.accelerator.is_main_process:
+                self.store.unlock()
+
+    def _fit(self) -> TrainingResult:
+        settings, progress = self.settings, self.progress
+        if progress.epochs_recorded >= settings.epochs:
             self.console.say(
-                f"Nothing to do: {self.progress.epoch} of {settings.epochs} epochs are done; a higher --epochs goes on."
+                f"Nothing to do: {progress.epoch} of {settings.epochs} epochs are done; a higher --epochs goes on."
             )
-        while self.progress.epoch < settings.epochs and not self._out_of_patience():
-            self._train_epoch()
-            result = self._validate()
-            improved = self._record(result)
-            epoch = self.progress.epoch
-            if improved:
-                self._save(BEST_MODEL)
-            if epoch % settings.save_every == 0 or epoch == settings.epochs or self._out_of_patience():
-                self._save(f"checkpoint_epoch_{epoch}")
+        while progress.epochs_recorded < settings.epochs and not self._out_of_patience():
+            outcome = _Outcome.FINISHED
+            if progress.epoch == progress.epochs_recorded:  # else only its validation was interrupted
+                outcome = self._train_epoch()
+            if outcome is _Outcome.ROLLED_BACK:
+                continue
+            result = self._validate() if outcome is _Outcome.FINISHED else None
+            if result is None:
+                self._stop_here()
+            else:
+                self._end_epoch(result)
         if self._out_of_patience():
             self.console.say(
                 f"Stopped early: no improvement for {self.best.epochs_without_improvement} epochs "
                 f"(--early_stopping_patience {settings.early_stopping_patience})."
             )
+        self._insist_on_last_save()
+        if self.accelerator.is_main_process:
+            self._draw_curve(self.history, self.best)
         self.console.say(
             f"Best validation loss {self.best.loss:.4f} nats/residue at epoch {self.best.epoch}: "
             f"{self.save_dir / BEST_MODEL}"
@@ -194,7 +255,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         return TrainingResult(self.save_dir / BEST_MODEL, self.best.loss, self.best.epoch, self.data)
 
-    def _train_epoch(self) -> None:
+    def _train_epoch(self) -> _Outcome:
         """The steps of the current epoch that are not done yet."""
         progress, settings = self.progress, self.settings
         first = progress.step_in_epoch
@@ -204,21 +265,33 @@ class Trainer:
         self.data.sampler.seek(progress.epoch, first)
         bar = EpochProgress(self.console, progress.epoch + 1, settings.epochs, first, progress.steps_per_epoch)
         self.model.train()
-        # The loader ends with the epoch, and the last step below makes `progress` point to the next one.
-        for index, batch in enumerate(self.train_loader):
-            micro_step = index % self.micro_steps
-            self._accumulate(batch, micro_step)
-            if micro_step < self.micro_steps - 1:
-                continue
-            rate = self._update_weights()
-            if bar.advance():
-                sums = self._collect_sums()
-                bar.show(sums["nll"] / max(sums["scored"], 1), rate, sums["residues"] / max(sums["seconds"], 1e-9))
-            due = settings.save_every_steps is not None and progress.step % settings.save_every_steps == 0
-            if due and progress.step_in_epoch > 0:
-                self._save(f"checkpoint_step_{progress.step}")
-        bar.close()
-        progress.epoch_sums = self._collect_sums()
+        try:
+            # The loader ends with the epoch, and the last step below makes `progress` point to the next one.
+            for index, batch in enumerate(self.train_loader):
+                micro_step = index % self.micro_steps
+                left_out = progress.step in progress.skipped_steps
+                if not left_out:
+                    self._accumulate(batch, micro_step)
+                if micro_step < self.micro_steps - 1:
+                    continue
+                result = self._update_weights(left_out)
+                if not result.finite and self._diverged():
+                    return _Outcome.ROLLED_BACK
+                if bar.advance():
+                    sums = self._collect_sums()
+                    bar.show(
+                        sums["nll"] / max(sums["scored"], 1),
+                        result.learning_rate,
+                        sums["residues"] / max(sums["seconds"], 1e-9),
+                    )
+                if result.stop_requested:
+                    return _Outcome.STOPPED
+                due = settings.save_every_steps is not None and progress.step % settings.save_every_steps == 0
+                if due and progress.step_in_epoch > 0:
+                    self._save([f"checkpoint_step_{progress.step}"])
+        finally:
+            bar.close()
+        return _Outcome.FINISHED
 
     def _accumulate(self, batch: FlatBatch, micro_step: int) -> None:
         """Forward and backward pass of one micro-batch."""
@@ -238,35 +311,129 @@ class Trainer:
             noise = torch.randn(batch["backbone"].shape, generator=generator, device=device)
             inputs["backbone"] = batch["backbone"] + settings.backbone_noise * noise
 
-        last = micro_step == self.micro_steps - 1
-        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+        apart = self.reduction is not None or micro_step < self.micro_steps - 1
+        with self.accelerator.no_sync(self.model) if apart else contextlib.nullcontext():
             output = self.model(**inputs, tokens=tokens, noise_level=diffusion.noise_level(times))
             sums = sequence_loss(output.logits, labels, corrupted & usable, settings.label_smoothing)
             self.accelerator.backward(sums.objective / self._nominal_residues)
         residues = torch.tensor(float(len(labels)), device=device)
-        self._step_sums += torch.stack([sums.nll.detach(), sums.correct, sums.count, residues]).double()
+        shard_sums = torch.stack([sums.nll.detach(), sums.correct, sums.count, residues]).double()
+        self._rows_of_step.append(batch["row"])
+        if self.reduction is None:
+            self._step_sums += shard_sums
+        else:
+            self.reduction.add(shard_sums)
 
-    def _update_weights(self) -> float:
-        """One optimizer step on the mean loss over all scored residues of the global batch. Returns the rate."""
-        totals = self.accelerator.reduce(self._step_sums, "sum")
-        averaged_over = 1 if self.accelerator.distributed_type in _NON_AVERAGING else self.accelerator.num_processes
+    def _update_weights(self, left_out: bool = False) -> StepResult:
+        """One optimizer step on the mean loss over all scored residues of the global batch.
+
+        Parameters
+        ----------
+        left_out : nothing was accumulated, only the cursor moves on
+        """
+        rate = self.schedule.rate(self.progress.step)
+        stop = torch.tensor([float(bool(self.stop))], dtype=torch.float64, device=self.accelerator.device)
+        if left_out:
+            self.progress.step += 1
+            return StepResult(rate, 0.0, bool(self.accelerator.reduce(stop, "sum").item()), True)
+        if self.reduction is None:
+            reduced = self.accelerator.reduce(torch.cat([self._step_sums, stop]), "sum")
+            totals, stop = reduced[:-1], reduced[-1:]
+            summed = 1 if self.accelerator.distributed_type in _NON_AVERAGING else self.accelerator.num_processes
+        else:
+            totals, stop, summed = self.reduction.finish(), self.accelerator.reduce(stop, "sum"), 1
         self.accelerator.unscale_gradients(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         scored = totals[_SUMS.index("scored")].clamp(min=1)
-        torch._foreach_mul_(gradients, (averaged_over * self._nominal_residues / scored).float())
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        rate = self.schedule.rate(self.progress.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        torch._foreach_mul_(gradients, (summed * self._nominal_residues / scored).float())
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        # The one moment of a step in which the device is waited for: what is seen here decides whether it is taken.
+        gradient_norm, stop_requested, loss = torch.cat([norm.double()[None], stop, totals[:1]]).tolist()
+        # Gradients that overflow in fp16 are the gradient scaler's business: it leaves the step out and scales less.
+        finite = math.isfinite(loss) and (math.isfinite(gradient_norm) or self.accelerator.scaler is not None)
+        if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            self.average.update()
+            self._epoch_sums += totals
+            self._skips_in_a_row = 0
+            self._rows_of_step.clear()
         self.optimizer.zero_grad()
-        self.average.update()
         self.progress.step += 1
-        self._epoch_sums += totals
         self._step_sums.zero_()
-        return rate
+        return StepResult(rate, gradient_norm, bool(stop_requested), finite)
 
-    def _validate(self) -> ValidationResult:
+    def _diverged(self) -> bool:
+        """Deal with a step that was not taken. True if the run went back to a checkpoint.
+
+        Raises
+        ------
+        RunDiverged : the run must not go on
+        """
+        progress, action = self.progress, self.settings.on_divergence
+        step = progress.step - 1
+        rows = [row for rows in self._rows_of_step for row in rows.tolist() if row >= 0]
+        self._rows_of_step.clear()
+        if self.accelerator.num_processes > 1:
+            rows = gather_object(rows)
+        names = sorted(self.data.cache.names[row] for row in rows)
+        more = f" and {len(names) - _NAMES_LOGGED} more" if len(names) > _NAMES_LOGGED else ""
+        shown = ", ".join(names[:_NAMES_LOGGED]) + more
+        what = f"loss or gradient of optimizer step {step + 1} is not finite; structures of its batch: {shown}"
+        event = {"step": step, "epoch": step / progress.steps_per_epoch, "action": action, "structures": names}
+        if action == "skip":
+            self._skips_in_a_row += 1
+            if self._skips_in_a_row >= MAX_SKIPS_IN_A_ROW:
+                raise RunDiverged(
+                    f"{what}. So it was {MAX_SKIPS_IN_A_ROW} times in a row: the weights themselves are the trouble. "
+                    "Go back with --resume_from an earlier checkpoint, with a lower --learning_rate"
+                )
+            self.history.divergences.append(event)
+            self.console.say(f"WARNING: {what}. The step is left out (--on_divergence skip).")
+            return False
+        if action == "stop":
+            raise RunDiverged(f"{what}. The run stops before the weights are touched (--on_divergence stop)")
+        done = sum(entry["action"] == "rollback" for entry in self.history.divergences)
+        if done >= self.settings.max_rollbacks:
+            raise RunDiverged(f"{what}. {done} rollbacks are done, and --max_rollbacks allows no more")
+        self._roll_back(event, what)
+        return True
+
+    def _roll_back(self, event: dict[str, Any], what: str) -> None:
+        """Load the last good checkpoint, and leave the offending step out when it comes again."""
+        self.writer.wait()
+        folder = self._agreed_last_good()
+        if folder is None:
+            raise RunDiverged(f"{what}. There is no checkpoint to go back to yet (--on_divergence rollback)")
+        divergences = [*self.history.divergences, event]
+        skipped = [*self.progress.skipped_steps, event["step"]]
+        self.accelerator.load_state(str(folder / STATE_FOLDER))
+        # Known only since the checkpoint was written.
+        self.history.divergences = divergences
+        self.progress.skipped_steps = sorted(set(skipped) | set(self.progress.skipped_steps))
+        self._step_sums.zero_()
+        self.console.say(
+            f"WARNING: {what}. Back to {folder}, {event['step'] - self.progress.step:,} optimizer steps are done "
+            "again, and this one is left out (--on_divergence rollback)."
+        )
+
+    def _agreed_last_good(self) -> Path | None:
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            with contextlib.suppress(CheckpointError):
+                found = [self.store.newest_good([])[0]]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        return found[0]
+
+    def _any_process(self, flag: bool) -> bool:
+        """Whether `flag` is True on any process; all of them must ask."""
+        value = torch.tensor([float(flag)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(value, "sum").item())
+
+    def _validate(self) -> ValidationResult | None:
+        """None if a signal came meanwhile."""
         with self.average.applied():
             return validate(
                 self.accelerator,
@@ -274,10 +441,21 @@ class Trainer:
                 self.validation_loader,
                 self.settings.seed,
                 self.settings.fully_masked_fraction,
+                should_stop=lambda: self._any_process(bool(self.stop)),
             )
+
+    def _end_epoch(self, result: ValidationResult) -> None:
+        improved = self._record(result)
+        epoch, settings = self.progress.epoch, self.settings
+        names = [BEST_MODEL] if improved else []
+        if epoch % settings.save_every == 0 or epoch == settings.epochs or self._out_of_patience():
+            names.append(f"checkpoint_epoch_{epoch}")
+        if names:
+            self._save(names)
 
     def _record(self, result: ValidationResult) -> bool:
         """Write the finished epoch into history, files and console. True if it is the best so far."""
+        self.progress.epoch_sums = self._collect_sums()
         sums, epoch = self.progress.epoch_sums, self.progress.epoch
         scored = max(sums["scored"], 1.0)
         entry = {
@@ -294,6 +472,7 @@ class Trainer:
         }
         self.history.epochs.append(entry)
         improved = self.best.update(result.loss, epoch, self.settings.early_stopping_min_delta)
+        self.progress.epochs_recorded = epoch
         self.progress.start_epoch()
         if self.accelerator.is_main_process:
             self._write_history()
@@ -324,51 +503,74 @@ class Trainer:
 
     # ------------------------------------------------------------------ saving
 
-    def _save(self, name: str) -> None:
-        """Commit a checkpoint; a failure is reported, and training goes on."""
-        accelerator = self.accelerator
-        if self.progress.step_in_epoch:
-            self.progress.epoch_sums = self._collect_sums()
-        failure = None
-        temporary = self.store.begin(name) if accelerator.is_main_process else self.store.temporary(name)
-        accelerator.wait_for_everyone()
-        try:
-            accelerator.save_state(str(temporary / STATE_FOLDER))
-            # Nothing random depends on generator states here, and their files differ from process to process.
-            for path in (temporary / STATE_FOLDER).glob(f"random_states_{accelerator.process_index}.pkl"):
-                path.unlink()
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            failure = error
-        accelerator.wait_for_everyone()
-        if not accelerator.is_main_process:
-            return
-        try:
-            if failure is not None:
-                raise failure
-            with self.average.applied():
-                self.network.save_pretrained(temporary)
-            (temporary / SETTINGS_FILE).write_text(json.dumps(self._run_description(), indent=1), encoding="utf-8")
-            final = self.store.commit(
-                temporary, self.progress.step, self.progress.epoch, list(self.registered), package_versions()
-            )
-            if name != BEST_MODEL:
-                self.store.prune(self.settings.keep_last, self.settings.keep_every)
-                self.console.say(f"saved {final}")
-        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-            self.store.abandon(temporary)
-            self.console.say(
-                f"WARNING: {self.save_dir / name} could not be saved ({error}); earlier checkpoints are untouched, and "
-                "training goes on to the next save"
-            )
+    def _save(self, names: list[str]) -> None:
+        """Write the state under these names, in the background; a failure is reported, and training goes on."""
+        progress = self.progress
+        if progress.step > progress.epochs_recorded * progress.steps_per_epoch:
+            progress.epoch_sums = self._collect_sums()
+        if not self.accelerator.is_main_process:
+            return  # all processes hold the same state
+        drawn = None
+        if time.monotonic() - self._curve_drawn > SECONDS_BETWEEN_CURVES:
+            drawn = copy.deepcopy((self.history, self.best))  # they go on while it is drawn
+
+        def afterwards() -> None:
+            self.store.prune(self.settings.keep_last, self.settings.keep_every)
+            if drawn is not None:
+                self._draw_curve(*drawn)
+
+        self.writer.save(names, self._state(), progress.step, progress.epochs_recorded, self._run_description(), afterwards)
+
+    def _state(self) -> RunState:
+        scaler = self.accelerator.scaler
+        return RunState(
+            model=self.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=None if scaler is None else scaler.state_dict(),
+            registered={name: value.state_dict() for name, value in self.registered.items()},
+        )
+
+    def _stop_here(self) -> None:
+        """Commit one last checkpoint and end the run for now."""
+        name = f"checkpoint_step_{self.progress.step}"
+        self._save([name])
+        self._insist_on_last_save()
+        received = self.stop.received.name if self.stop.received is not None else "a signal on another process"
+        self.console.say(
+            f"Stopped by {received} after optimizer step {self.progress.step:,} (epoch {self.progress.epoch + 1} of "
+            f"{self.settings.epochs}); {self.save_dir / name} is committed. Go on with: --resume_from latest "
+            f"--save_dir {self.save_dir}"
+        )
+        self.accelerator.wait_for_everyone()
+        raise RunStopped(name)
+
+    def _insist_on_last_save(self) -> None:
+        """Wait for the last checkpoint; where it could not be written, try once more before giving up."""
+        self.writer.wait()
+        failure = self.writer.last_failure
+        if failure is not None:
+            self._save([f"checkpoint_step_{self.progress.step}"])
+            self.writer.wait()
+            failure = self.writer.last_failure
+        if self._any_process(failure is not None):
+            raise CheckpointError(f"the end of the run is not saved: {failure or 'see the message of process 0'}")
 
     def _write_history(self) -> None:
-        self.save_dir.mkdir(parents=True, exist_ok=True)
         document = {"best": self.best.state_dict(), **self.history.state_dict()}
-        write_file_atomically(self.save_dir / HISTORY_FILE, json.dumps(document, indent=1))
-        draw_loss_curve(self.save_dir / LOSS_CURVE_FILE, self.history, self.best)
+        try:
+            write_file_atomically(self.save_dir / HISTORY_FILE, json.dumps(document, indent=1))
+        except OSError as error:
+            self.console.say(f"WARNING: {self.save_dir / HISTORY_FILE} could not be written ({error})")
+
+    def _draw_curve(self, history: LossHistory, best: BestValidation) -> None:
+        self._curve_drawn = time.monotonic()
+        try:
+            draw_loss_curve(self.save_dir / LOSS_CURVE_FILE, history, best)
+        except OSError as error:
+            self.console.say(f"WARNING: {self.save_dir / LOSS_CURVE_FILE} could not be drawn ({error})")
 
     def _run_description(self) -> dict[str, Any]:
-        split = self.data.split
+        split, names = self.data.split, self.data.cache.names
         settings = self.settings.to_dict()
         settings["save_dir"] = str(self.save_dir)
         # The run may be resumed from another working folder.
@@ -381,8 +583,10 @@ class Trainer:
                 "fingerprint": self.data.cache.fingerprint,
                 "training_structures": len(split.train),
                 "validation_structures": len(split.validation),
+                "validation_set": _names_key([names[row] for row in split.validation.tolist()]),
                 "steps_per_epoch": self.data.plan.steps_per_epoch,
             },
+            "schedule": self.schedule.to_dict(),
             "shards": self.shards,
             "processes": self.accelerator.num_processes,
             "mixed_precision": self.accelerator.mixed_precision,
@@ -390,62 +594,18 @@ class Trainer:
         }
 
     def _begin_save_dir(self) -> None:
-        self.save_dir.mkdir(parents=True, exist_ok=True)
-        write_file_atomically(self.save_dir / SETTINGS_FILE, json.dumps(self._run_description(), indent=1))
-
-    def _unwrap_weights(self, models: list[Any], weights: list[Any], output_dir: str) -> None:
-        weights[:] = [self.accelerator.get_state_dict(model, unwrap=True) for model in models]
+        try:
+            self.save_dir.mkdir(parents=True, exist_ok=True)
+            write_file_atomically(self.save_dir / SETTINGS_FILE, json.dumps(self._run_description(), indent=1))
+        except OSError as error:
+            raise CheckpointError(
+                f"--save_dir {self.save_dir}: cannot be written to ({error.strerror or error}); give another one"
+            ) from error
 
     def _unwrap_models(self, models: list[Any], input_dir: str) -> None:
         models[:] = [self.accelerator.unwrap_model(model) for model in models]
 
     # ------------------------------------------------------------------ resuming
-
-    def _find_checkpoint(self, given: GivenOptions) -> SavedRun | None:
-        """What `--resume_from` means. Process 0 decides, the others follow."""
-        decision: list[Any] = [None]
-        if self.accelerator.is_main_process:
-            try:
-                decision = [self._choose_checkpoint(given)]
-            except CheckpointError as error:
-                decision = [error]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(decision)
-        if isinstance(decision[0], CheckpointError):
-            raise decision[0]
-        return decision[0]
-
-    def _choose_checkpoint(self, given: GivenOptions) -> SavedRun | None:
-        resume_from = given.values.get("resume_from")
-        save_dir = save_folder(resume_from, given.values.get("save_dir"))
-        for line in CheckpointStore(save_dir).recover():
-            self.console.say(line)
-        if resume_from is None:
-            self._refuse_overwriting(save_dir)
-            return None
-        point = locate(resume_from, save_dir)
-        if point is None:
-            self.console.say(f"{save_dir} has no checkpoint yet: starting from the beginning")
-            return None
-        for problem in point.problems:
-            self.console.say(f"WARNING: damaged checkpoint: {problem}")
-        if point.problems:
-            lost = f"; {point.steps_lost:,} optimizer steps are done again" if point.steps_lost is not None else ""
-            self.console.say(f"Falling back to {point.folder}{lost}")
-        try:
-            run = json.loads((point.folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-            config = ProteinModelConfig.from_pretrained(point.folder).to_dict()
-            return SavedRun(point, run["settings"], run["data"], int(run["shards"]), config)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{point.folder}: its settings cannot be read ({error})") from error
-
-    def _refuse_overwriting(self, save_dir: Path) -> None:
-        present = CheckpointStore(save_dir).resumable()
-        if present:
-            raise CheckpointError(
-                f"{save_dir} holds the checkpoints of another run (the newest is {present[0].name}). Give "
-                "--resume_from latest to go on with it, or another --save_dir to start a new one."
-            )
 
     def _cut_steps(self, saved: SavedRun | None) -> tuple[int, int]:
         """Shards of a global batch, and how many of them each process takes."""
@@ -466,69 +626,71 @@ class Trainer:
         self.accelerator.gradient_accumulation_steps = 1
         return shards, micro_steps
 
-    def _compare(self, saved: SavedRun, config: ProteinModelConfig) -> None:
-        """Refuse another architecture, and say what else differs."""
-        checkpoint = str(saved.point.folder)
-        refused = compatibility.architecture_differences(saved.config, config.to_dict())
-        if refused:
-            raise CheckpointError(compatibility.refusal(checkpoint, refused))
-        current = self._run_description()["settings"]
-        names = compatibility.SCHEDULE + compatibility.OTHER
-        for difference in compatibility.setting_differences(saved.settings, current, names):
-            self.console.say(f"Changed on resume: {difference}")
-        if saved.data["fingerprint"] != self.data.cache.fingerprint:
-            self.console.say(
-                f"WARNING: the data are not those of the checkpoint: {saved.data['training_structures']:,} training "
-                f"and {saved.data['validation_structures']:,} validation structures then, "
-                f"{len(self.data.split.train):,} and {len(self.data.split.validation):,} now"
-            )
-
     def _load(self, saved: SavedRun) -> None:
         """Load the state and put the run where the checkpoint stands."""
-        folder = saved.point.folder
+        folder, settings, say = saved.point.folder, self.settings, self.console.say
         if saved.point.manifest.registered != list(self.registered):
             raise CheckpointError(
                 f"{folder} registers {', '.join(saved.point.manifest.registered)}, but this version of the package "
                 f"{', '.join(self.registered)}"
             )
         steps_per_epoch = self.progress.steps_per_epoch
+        fresh_optimizer = self.optimizer.state_dict() if settings.reset_optimizer else None
         self.accelerator.load_state(str(folder / STATE_FOLDER))
-        for group, decay in zip(self.optimizer.param_groups, (self.settings.weight_decay, 0.0), strict=True):
+        if fresh_optimizer is not None:
+            self.optimizer.load_state_dict(fresh_optimizer)
+            say("The optimizer state is new (--reset_optimizer).")
+        for group, decay in zip(self.optimizer.param_groups, (settings.weight_decay, 0.0), strict=True):
             group["weight_decay"] = decay
+        # These are settings of this launch, although they are written with the state.
+        self.average.decay, self.progress.seed = settings.ema_decay, settings.seed
         progress, old_steps = self.progress, self.progress.steps_per_epoch
         if old_steps != steps_per_epoch:
-            begun = progress.step_in_epoch
-            progress.step = progress.epoch * steps_per_epoch
+            begun = progress.step - progress.epochs_recorded * old_steps
+            progress.step = progress.epochs_recorded * steps_per_epoch
             progress.steps_per_epoch = steps_per_epoch
             progress.start_epoch()
-            self.console.say(
+            say(
                 f"WARNING: an epoch has {steps_per_epoch:,} optimizer steps now, {old_steps:,} before"
                 + (f"; the {begun:,} steps of the unfinished epoch are done again" if begun else "")
             )
+        self._restart_sums()
+        if self._run_description()["data"]["validation_set"] != saved.description["data"].get("validation_set"):
+            self.best.forget()
         fraction = progress.step / steps_per_epoch
-        if progress.epoch and not self.history.epochs:
-            self.console.say(
-                f"WARNING: {folder} has no loss history: the loss curve starts anew at epoch {progress.epoch + 1}"
+        if progress.epochs_recorded and not self.history.epochs:
+            say(
+                f"WARNING: {folder} has no loss history: the loss curve starts anew at epoch "
+                f"{progress.epochs_recorded + 1}"
             )
-        self.history.resumes.append({"step": progress.step, "epoch": fraction, "checkpoint": str(folder)})
-        self.console.say(
-            f"Resumed from {folder}: continues with epoch {progress.epoch + 1}"
+        before, after = saved.schedule, self.schedule
+        if before != after:
+            say(
+                f"Changed on resume: schedule: {_told(before, steps_per_epoch)} in the checkpoint, "
+                f"{_told(after, steps_per_epoch)} now"
+            )
+        say(
+            f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
+            f"{progress.epochs_recorded + 1}"
             + (f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else "")
-            + f" of {self.settings.epochs}; {len(self.history.column('train_loss'))} epochs in the train history, "
+            + f" of {settings.epochs}; {len(self.history.column('train_loss'))} epochs in the train history, "
             f"{len(self.history.column('validation_loss'))} in the validation history; best validation loss "
             f"{self.best.loss:.4f} nats/residue (epoch {self.best.epoch}); learning rate "
-            f"{self.schedule.rate(max(progress.step - 1, 0)):.3e} -> {self.schedule.rate(progress.step):.3e}"
+            f"{before.rate(max(progress.step - 1, 0)):.3e} -> {after.rate(progress.step):.3e}"
         )
+        if settings.dry_run:
+            return
+        self.history.resumes.append({"step": progress.step, "epoch": fraction, "checkpoint": str(folder)})
         if self.accelerator.is_main_process:
             for path in self.store.set_aside_after(progress.step):
-                self.console.say(f"Set aside, later than the checkpoint resumed from: {path}")
-            self._begin_save_dir()
+                say(f"Set aside, later than the checkpoint resumed from: {path}")
         self.accelerator.wait_for_everyone()
 
     def _describe(self) -> None:
         """Tell what is trained on what."""
         settings, data, accelerator = self.settings, self.data, self.accelerator
         residues = data.plan.lengths.sum() / data.plan.steps_per_epoch
+        self.console.say(data.split.description)
         self.console.say(
             f"{parameter_count(self.network):,} parameters · {accelerator.num_processes} process"
             f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}, precision "
@@ -536,6 +698,16 @@ class Trainer:
             f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch of {self.shards} "
             f"micro-batches, about {residues:,.0f} residues each · {settings.epochs} epochs"
         )
+
+
+def _told(schedule: Schedule, steps_per_epoch: int) -> str:
+    rate = f"peak {schedule.peak:.3e}, warm-up {schedule.warmup_steps:,} steps, end at step {schedule.total_steps:,}"
+    begun = f", begun at step {schedule.start_step:,}" if schedule.start_step else ""
+    return f"{rate} (epoch {schedule.total_steps / steps_per_epoch:g}){begun}"
+
+
+def _names_key(names: list[str]) -> str:
+    return hashlib.blake2b("\n".join(sorted(names)).encode(), digest_size=8).hexdigest()
 
 
 def package_versions() -> dict[str, str]:
@@ -557,4 +729,4 @@ def _accelerator(given: GivenOptions) -> Accelerator:
     )
 
 
-__all__ = ["SavedRun", "Trainer", "TrainingResult", "package_versions"]
+__all__ = ["RunDiverged", "RunStopped", "Trainer", "TrainingResult", "package_versions"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,8 @@ def validate(
     loader: Iterable[FlatBatch],
     seed: int,
     fully_masked_fraction: float,
-) -> ValidationResult:
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ValidationResult | None:
     """Measure a model.
 
     Parameters
@@ -48,11 +49,18 @@ def validate(
     model : unwrapped, with the weights to measure; left in evaluation mode
     loader : prepared by the Accelerator, as many micro-batches on every process
     seed, fully_masked_fraction : of the run
+    should_stop : asked before every micro-batch, on all processes alike
+
+    Returns
+    -------
+    None if it was stopped
     """
     model.eval()
     device = accelerator.device
     rows: list[torch.Tensor] = []
     for index, batch in enumerate(loader):
+        if should_stop():
+            return None
         micro_batch = accelerator.process_index + index * accelerator.num_processes
         generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation", micro_batch))
         labels, usable, structure_index = batch["residue_type"], batch["backbone_mask"], batch["structure_index"]
@@ -68,9 +76,8 @@ def validate(
         sums = [at_noise.nll, at_noise.count, one_shot.nll, one_shot.correct, one_shot.count]
         rows.append(torch.stack([value.double() for value in (torch.tensor(micro_batch, device=device), *sums)]))
     gathered = accelerator.gather(torch.stack(rows)).cpu()
-    # Summed in the order of the micro-batches, so that the result does not depend on who computed which.
-    ordered = gathered[gathered[:, 0].argsort()]
-    nll, count, one_shot_nll, correct, residues = ordered[:, 1:].sum(dim=0).tolist()
+    # Exact sums, so that the result does not depend on who computed which, nor on empty micro-batches.
+    nll, count, one_shot_nll, correct, residues = (math.fsum(column) for column in gathered[:, 1:].T.tolist())
     return ValidationResult(
         loss=nll / max(count, 1.0),
         one_shot_perplexity=math.exp(one_shot_nll / max(residues, 1.0)),

@@ -25,6 +25,19 @@ def state_of(trainer):
     return tensors, history, trainer.best.state_dict(), trainer.progress.step
 
 
+def rates_of(trainer):
+    """A list that gets the learning rate of every step that a trainer takes."""
+    rates, step = [], trainer._update_weights
+
+    def recorded(left_out):
+        result = step(left_out)
+        rates.append(result.learning_rate)
+        return result
+
+    trainer._update_weights = recorded
+    return rates
+
+
 def assert_same(one, other):
     assert one[0].keys() == other[0].keys()
     for name, value in one[0].items():
@@ -54,8 +67,8 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_bitwise_as_if_it_had_not_b
 
     real_save = part._save
 
-    def save_and_stop(name):
-        real_save(name)
+    def save_and_stop(names):
+        real_save(names)
         if part.progress.step == cut:
             raise Stop
 
@@ -119,22 +132,13 @@ def test_best_model_resumes_and_loads_as_a_pretrained_model(start):
 
 def test_warm_up_and_cosine_go_on_from_their_place(start):
     whole = start(save_dir="whole", epochs=4, warmup_epochs=2.0)
-    rates = []
-    step = whole._update_weights
-    whole._update_weights = lambda: rates.append(step()) or rates[-1]
+    rates = rates_of(whole)
     whole.fit()
     for epochs_done in (1, 3):  # within the warm-up, and behind it
         resumed = start(
             save_dir=f"from{epochs_done}", resume_from=str(whole.save_dir / f"checkpoint_epoch_{epochs_done}")
         )
-        again = []
-        step_again = resumed._update_weights
-
-        def recorded(step_again=step_again, again=again):
-            again.append(step_again())
-            return again[-1]
-
-        resumed._update_weights = recorded
+        again = rates_of(resumed)
         resumed.fit()
         assert again == rates[epochs_done * whole.progress.steps_per_epoch :]
     assert max(rates) == pytest.approx(whole.settings.learning_rate)

@@ -1,0 +1,161 @@
+"""Which checkpoint a launch goes on from, what a resume changes, and what becomes of the schedule.
+
+Everything here happens before anything is loaded; loading itself is left to `trainer`, verifying to `checkpoints`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from ..errors import UserError
+from ..model.configuration import ProteinModelConfig
+from . import compatibility
+from .arguments import GivenOptions, Settings
+from .checkpoints import CheckpointError, CheckpointStore, ResumePoint, locate, save_folder
+from .saving import SETTINGS_FILE
+from .schedule import Schedule, extended, restarted
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What a checkpoint says of the run that wrote it, read before anything is loaded.
+
+    Attributes
+    ----------
+    point : the checkpoint and how it was found
+    description : content of its settings file: settings, data, shards, schedule, processes, versions, mixed_precision
+    config : of its model
+    """
+
+    point: ResumePoint
+    description: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Options of that run."""
+        return self.description["settings"]
+
+    @property
+    def shards(self) -> int:
+        """Micro-batches per optimizer step."""
+        return int(self.description["shards"])
+
+    @property
+    def schedule(self) -> Schedule:
+        """Learning rate of that run."""
+        return Schedule.from_dict(self.description["schedule"])
+
+
+def find_saved_run(accelerator: Accelerator, given: GivenOptions, say: Say) -> SavedRun | None:
+    """What `--resume_from` means. Process 0 decides, the others follow.
+
+    Returns
+    -------
+    None for a new run
+
+    Raises
+    ------
+    CheckpointError : there is no such checkpoint, none that is intact, or the save folder holds another run
+    """
+    decision: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            decision = [_choose(given, say)]
+        except UserError as error:
+            decision = [error]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(decision)
+    if isinstance(decision[0], UserError):
+        raise decision[0]
+    return decision[0]
+
+
+def _choose(given: GivenOptions, say: Say) -> SavedRun | None:
+    resume_from = given.values.get("resume_from")
+    save_dir = save_folder(resume_from, given.values.get("save_dir"))
+    store = CheckpointStore(save_dir)
+    if not given.values.get("dry_run"):
+        store.lock(say)
+        for line in store.recover():
+            say(line)
+    if resume_from is None:
+        present = store.resumable()
+        if present:
+            raise CheckpointError(
+                f"{save_dir} holds the checkpoints of another run (the newest is {present[0].name}). Give "
+                "--resume_from latest to go on with it, or another --save_dir to start a new one."
+            )
+        return None
+    point = locate(resume_from, save_dir)
+    if point is None:
+        say(f"{save_dir} has no checkpoint yet: starting from the beginning")
+        return None
+    for problem in point.problems:
+        say(f"WARNING: damaged checkpoint: {problem}")
+    if point.problems:
+        lost = f"; {point.steps_lost:,} optimizer steps are done again" if point.steps_lost is not None else ""
+        say(f"Falling back to {point.folder}{lost}")
+    try:
+        description = json.loads((point.folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        config = ProteinModelConfig.from_pretrained(point.folder).to_dict()
+        saved = SavedRun(point, description, config)
+        Schedule.from_dict(description["schedule"])
+        return saved
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{point.folder}: its settings cannot be read ({error})") from error
+
+
+def compare(saved: SavedRun, config: ProteinModelConfig, description: Mapping[str, Any], say: Say) -> None:
+    """Refuse another architecture, and say what else differs.
+
+    Parameters
+    ----------
+    config, description : of this launch
+
+    Raises
+    ------
+    CheckpointError : the checkpoint holds another model
+    """
+    refused = compatibility.architecture_differences(saved.config, config.to_dict())
+    if refused:
+        raise CheckpointError(compatibility.refusal(str(saved.point.folder), refused))
+    for difference in compatibility.run_differences(saved.description, description):
+        say(f"{'WARNING: changed' if difference.severity == 'warn' else 'Changed'} on resume: {difference}")
+
+
+def planned_schedule(settings: Settings, steps_per_epoch: int, saved: SavedRun | None) -> Schedule:
+    """The learning rate of the whole run, as the options of this launch want it.
+
+    Without a change it is that of the checkpoint. A new `--learning_rate` or `--warmup_epochs` replaces the old one,
+    more `--epochs` go by `--extend_schedule`, and `--reset_schedule` starts it anew.
+    """
+    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
+    total_steps = settings.epochs * steps_per_epoch
+    fresh = Schedule(settings.learning_rate, warmup_steps, total_steps)
+    if saved is None:
+        return fresh
+    manifest, before = saved.point.manifest, saved.schedule
+    same_epochs = saved.description["data"]["steps_per_epoch"] == steps_per_epoch
+    step = manifest.step if same_epochs else manifest.epoch * steps_per_epoch
+    if settings.reset_schedule:
+        return restarted(fresh, step)
+    rate_changed = any(
+        saved.settings.get(name) != getattr(settings, name) for name in ("learning_rate", "warmup_epochs")
+    )
+    if not same_epochs:
+        return fresh
+    if rate_changed:
+        begun = (before.start_step, before.start_rate) if not before.final_fraction else ()  # none if it was held
+        before = Schedule(settings.learning_rate, warmup_steps, before.total_steps, *begun)
+    if total_steps > before.total_steps:
+        return extended(before, settings.extend_schedule, step, total_steps, warmup_steps)
+    return extended(before, "stretch", step, total_steps, warmup_steps)

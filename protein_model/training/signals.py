@@ -1,0 +1,86 @@
+"""Signals that ask a run to stop: remembered when they come, acted on at the next step boundary.
+
+Schedulers announce the end of a job by SIGTERM or SIGUSR1, people by SIGINT (Ctrl-C). Which of several processes got
+one is not known to the others, so the trainer asks all of them at every step (`trainer`, `validation`); here is only
+what one process knows.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, to be started again
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# torchrun passes a terminal's Ctrl-C on to processes that the terminal has already told.
+SAME_SIGNAL_SECONDS = 1.0
+_LAUNCHERS = frozenset({"accelerate", "accelerate-launch", "torchrun"})
+_LAUNCHER_MODULES = frozenset({"accelerate.commands.launch", "torch.distributed.run", "torch.distributed.launch"})
+_LINUX_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
+
+
+class StopRequest:
+    """Remembers the first signal. A second SIGINT ends the process at once.
+
+    Attributes
+    ----------
+    received : the signal, None so far
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._received_at = 0.0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.received is not None
+
+    def install(self) -> None:
+        """Take over the signals; does nothing outside the main thread, where Python does not allow it."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._remember)
+
+    def uninstall(self) -> None:
+        """Give the signals back to who had them."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = signal.Signals(number), now
+        elif number == signal.SIGINT and now - self._received_at > SAME_SIGNAL_SECONDS:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def follow_launcher() -> None:
+    """Ask Linux to send SIGTERM to this process when its launcher dies.
+
+    `accelerate launch` with one process does not pass SIGTERM on: it dies and would leave the trainer running. Without
+    a launcher nothing is asked for, since a run started by `nohup` must outlive its shell.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    if _is_launcher(parent):
+        ctypes.CDLL(None).prctl(_LINUX_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:  # it died before it could be watched
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_launcher(process: int) -> bool:
+    try:
+        arguments = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # it is gone already, or belongs to somebody else
+        return False
+    return any(argument in _LAUNCHER_MODULES or Path(argument).name in _LAUNCHERS for argument in arguments)
