@@ -127,7 +127,7 @@ class Trainer:
 
     def __init__(self, given: GivenOptions, stop: StopRequest | None = None):
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
-        self.stop = stop or StopRequest()
+        self.stop = stop if stop is not None else StopRequest()  # one without a signal is false
         self.accelerator = _accelerator(given)
         self.console = Console(self.accelerator.is_main_process)
         saved = find_saved_run(self.accelerator, given, self.console.say)
@@ -519,7 +519,9 @@ class Trainer:
             if drawn is not None:
                 self._draw_curve(*drawn)
 
-        self.writer.save(names, self._state(), progress.step, progress.epochs_recorded, self._run_description(), afterwards)
+        self.writer.save(
+            names, self._state(), progress.step, progress.epochs_recorded, self._run_description(), afterwards
+        )
 
     def _state(self) -> RunState:
         scaler = self.accelerator.scaler

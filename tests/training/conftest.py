@@ -60,14 +60,14 @@ def cache_dir(tmp_path_factory) -> Path:
 def start(structures, cache_dir, tmp_path):
     """Start a run in this process: `start(save_dir="run", epochs=5)` gives a `Trainer`."""
 
-    def build(**options) -> Trainer:
+    def build(stop=None, **options) -> Trainer:
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         given = {"pdb_path": str(structures), "cache_dir": str(cache_dir), "save_dir": str(tmp_path / "run")}
         defaults = {} if "resume_from" in options else TINY
         values = {**given, **defaults, **options}
         values["save_dir"] = str(tmp_path / values["save_dir"])
-        return Trainer(GivenOptions(values))
+        return Trainer(GivenOptions(values), stop)
 
     return build
 
@@ -80,7 +80,13 @@ def launch(structures, cache_dir):
     """
 
     def run(
-        *options: str, processes: int = 1, kill_when=None, check: bool = True, timeout: float = 240, first: bool = False
+        *options: str,
+        processes: int = 1,
+        kill_when=None,
+        check: bool = True,
+        timeout: float = 240,
+        first: bool = False,
+        kill_signal=signal.SIGKILL,
     ):
         program = [sys.executable, str(ROOT / "train_accelerate.py")]
         if processes > 1:
@@ -114,7 +120,8 @@ def launch(structures, cache_dir):
             while process.poll() is None and not kill_when():
                 time.sleep(0.005)
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                # A kill ends all processes; other signals go to the launcher, as a scheduler sends them.
+                (os.killpg if kill_signal == signal.SIGKILL else os.kill)(process.pid, kill_signal)
         try:
             output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,78 @@
+"""A loss or gradient that is not finite never reaches the weights, and is dealt with as the options say."""
+
+import math
+
+import pytest
+import torch
+
+from protein_model.training.checkpoints import CheckpointStore
+from protein_model.training.trainer import MAX_SKIPS_IN_A_ROW, RunDiverged
+
+
+def poison(trainer, steps, kind="gradient"):
+    """Let the gradient or the loss of some optimizer steps be NaN, whenever they come."""
+    accumulate = trainer._accumulate
+
+    def poisoned(batch, micro_step):
+        accumulate(batch, micro_step)
+        if trainer.progress.step in steps:
+            if kind == "gradient":
+                trainer.parameters[3].grad.view(-1)[0] = math.nan
+            else:
+                trainer._step_sums[0] = math.inf
+
+    trainer._accumulate = poisoned
+    return trainer
+
+
+@pytest.mark.parametrize("kind", ["gradient", "loss"])
+def test_skip_leaves_the_step_out_and_names_the_structures(start, capsys, kind):
+    trainer = poison(start(epochs=2), {1}, kind)
+    trainer.fit()
+    said = capsys.readouterr().out
+    assert "loss or gradient of optimizer step 2 is not finite; structures of its batch: " in said
+    [event] = trainer.history.divergences
+    assert (event["step"], event["action"]) == (1, "skip")
+    assert set(event["structures"]) <= set(trainer.data.cache.names) and event["structures"]
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
+    steps = {float(entry["step"]) for entry in trainer.optimizer.optimizer.state_dict()["state"].values()}
+    assert steps == {trainer.progress.step - 1.0}
+
+
+def test_rollback_goes_back_and_leaves_the_step_out(start, capsys):
+    trainer = poison(start(epochs=3, save_every_steps=2, on_divergence="rollback"), {3})
+    trainer.fit()
+    said = capsys.readouterr().out
+    assert "checkpoint_step_2, 1 optimizer steps are done again, and this one is left out" in said
+    assert trainer.progress.skipped_steps == [3]
+    assert [entry["epoch"] for entry in trainer.history.epochs] == [1, 2, 3]
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
+    # What was learned survives: another launch leaves the step out too.
+    resumed = start(resume_from="latest", epochs=4)
+    assert resumed.progress.skipped_steps == [3]
+    assert resumed.history.divergences == trainer.history.divergences
+
+
+def test_rollbacks_are_limited(start):
+    trainer = poison(start(save_every_steps=1, on_divergence="rollback", max_rollbacks=2), {2, 3, 4, 6})
+    with pytest.raises(RunDiverged, match="2 rollbacks are done, and --max_rollbacks allows no more"):
+        trainer.fit()
+
+
+def test_rollback_without_a_checkpoint_stops(start):
+    with pytest.raises(RunDiverged, match="no checkpoint to go back to"):
+        poison(start(on_divergence="rollback"), {0}).fit()
+
+
+def test_stop_stops_before_the_weights_are_touched(start):
+    trainer = poison(start(on_divergence="stop"), {1})
+    with pytest.raises(RunDiverged, match="--on_divergence stop"):
+        trainer.fit()
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
+    assert not CheckpointStore(trainer.save_dir).checkpoints()
+
+
+def test_skipping_all_the_time_stops(start):
+    trainer = poison(start(epochs=50), set(range(3, 1000)))
+    with pytest.raises(RunDiverged, match=f"{MAX_SKIPS_IN_A_ROW} times in a row"):
+        trainer.fit()
