@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..structures import Structure, StructureError, read_structure
+from ..structures import Structure, StructureError, read_structure, structure_name
 from .chain_set import LINES_PER_BLOCK, parse_lines, read_block
 from .errors import CacheError, Unusable
 from .inventory import SourceItem, file_status, hashed
 from .rows import NamedStructure, cache_features, to_table, units_of
-from .sources import strip_structure_ending
 
 if TYPE_CHECKING:
     from datasets import Features
 
 # Raise it whenever rows would come out differently: other columns, other decisions in reading structures.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 READING_ATTEMPTS = 3  # for files that change while their shard is being read
 
 
@@ -163,7 +162,7 @@ def _read_file(
         # One file that no one has thought of must not stop a run over thousands, and it is reported.
         unusable.append(Unusable(item.path, "", f"unexpected error in reading: {type(error).__name__}: {error}"))
         return
-    stem = strip_structure_ending(Path(item.path).name)
+    stem = structure_name(item.path)
     for row in units_of(structure, stem, item.path, options["unit"]):
         _keep(row, ",".join(row.structure.chain_ids), options, rows, unusable)
 
@@ -198,7 +197,9 @@ def _features() -> Features:
 def _write(path: Path, rows: Sequence[NamedStructure]) -> None:
     from datasets.arrow_writer import ArrowWriter
 
-    temporary = path.with_name(f"{path.name}.tmp")
+    # Of this process alone: a worker may outlive a killed builder for as long as it takes to read one file, while the
+    # next builder makes the same shard.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     features = _features()
     writer = ArrowWriter(features=features, path=str(temporary))
     writer.write_table(to_table(rows, features.arrow_schema))
