@@ -1,9 +1,10 @@
-"""Structure files for tests of the data room, small ones by hand and copies of real ones; what a cache keeps of them."""
+"""Structure files for tests of the data room: small ones by hand, copies of real ones; what a cache keeps of one."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,17 @@ def assert_same_structure(stored: Structure, read: Structure) -> None:
     atoms = np.maximum(read.atom_mask.sum(1), 1)
     mean = (read.b_factor * read.atom_mask).sum(1) / atoms
     np.testing.assert_allclose(stored.b_factor, np.where(read.atom_mask, mean[:, None], 0), rtol=1e-5)
+
+
+def complex_of(name: str, chains: dict[str, Structure]) -> Structure:
+    """Single chains put together, by their new chain identifiers."""
+    parts = [replace(part, chain_index=np.full(len(part), i, np.int16)) for i, part in enumerate(chains.values())]
+    arrays = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(Structure)
+        if isinstance(getattr(parts[0], field.name), np.ndarray)
+    }
+    return replace(parts[0], name=name, chain_ids=tuple(chains), **arrays)
 
 
 def copy_examples(folder: Path, times: int, examples: Sequence[Path] = SMALL_EXAMPLES) -> list[Path]:
