@@ -120,7 +120,7 @@ class StructureCache:
 
     @cached_property
     def dataset(self) -> Any:
-        """The rows as a memory-mapped `datasets.Dataset`, in the same order; columns as in `rows.cache_features`."""
+        """The rows as a memory-mapped `datasets.Dataset`, in the same order; columns as in `rows.SCHEMA`."""
         stored = self._stored
         if self.renamed:
             names = np.empty(len(self), dtype=object)

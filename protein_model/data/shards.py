@@ -11,9 +11,8 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,10 +20,7 @@ from ..structures import Structure, StructureError, read_structure, structure_na
 from .chain_set import LINES_PER_BLOCK, parse_lines, read_block
 from .errors import CacheError, Unusable
 from .inventory import SourceItem, file_status, hashed
-from .rows import NamedStructure, cache_features, to_table, units_of
-
-if TYPE_CHECKING:
-    from datasets import Features
+from .rows import SCHEMA, NamedStructure, to_table, units_of
 
 # Raise it whenever rows would come out differently: other columns, other decisions in reading structures.
 FORMAT_VERSION = 2
@@ -189,24 +185,14 @@ def _keep(
         rows.append(row)
 
 
-@lru_cache(maxsize=1)
-def _features() -> Features:
-    return cache_features()
-
-
 def _write(path: Path, rows: Sequence[NamedStructure]) -> None:
-    from datasets.arrow_writer import ArrowWriter
-
-    # Of this process alone: a worker may outlive a killed builder for as long as it takes to read one file, while the
-    # next builder makes the same shard.
+    # The temporary name is this process's own: a worker may outlive a killed builder for as long as it takes to read one
+    # file, while the next builder makes the same shard.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    features = _features()
-    writer = ArrowWriter(features=features, path=str(temporary))
-    writer.write_table(to_table(rows, features.arrow_schema))
-    writer.finalize()
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with open(temporary, "wb") as handle:
+        # A file of `datasets` is an Arrow stream. That library takes a worker longer to load than all the rest.
+        with pa.ipc.new_stream(handle, SCHEMA) as writer:
+            writer.write_table(to_table(rows))
+        handle.flush()
+        os.fsync(handle.fileno())
     os.replace(temporary, path)

@@ -7,11 +7,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protein_model.data.rows import NamedStructure, RowReader, cache_features, to_table, units_of
+from protein_model.data.rows import SCHEMA, NamedStructure, RowReader, to_table, units_of
 from protein_model.structures import HEAVY_ATOMS, MAX_HEAVY_ATOMS, Structure
 from tests.data.structure_files import assert_same_structure
-
-SCHEMA = cache_features().arrow_schema
 
 
 @st.composite
@@ -44,7 +42,7 @@ def stored(rows: list[NamedStructure], rows_per_chunk: int) -> RowReader:
     """Through an Arrow stream, as in a file, in record batches of some rows each."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SCHEMA) as writer:
-        writer.write_table(to_table(rows, SCHEMA), max_chunksize=rows_per_chunk)
+        writer.write_table(to_table(rows), max_chunksize=rows_per_chunk)
     return RowReader(pa.ipc.open_stream(sink.getvalue()).read_all())
 
 
