@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -79,7 +78,6 @@ def bring_up_to_date(
     CacheError : no structure can be used, or a file changes all the time
     CacheInterrupted : `should_stop` returned True
     """
-    started = time.monotonic()
     for leftover in folder.glob("shard-*.tmp"):
         leftover.unlink(missing_ok=True)
     manifest = _read_manifest(folder, display)
@@ -116,7 +114,6 @@ def bring_up_to_date(
     for path in folder.glob("shard-*.arrow"):
         if path.name not in used:
             path.unlink()
-    statistics.seconds = time.monotonic() - started
     return statistics
 
 

@@ -222,8 +222,10 @@ def build_cache(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with Locked(folder.with_name(f"{folder.name}.lock"), stop, display):
+            started = time.monotonic()
             sources = list_sources(pdb_path)
             statistics = bring_up_to_date(folder, source, sources, options, num_workers, stop, display)
+            statistics.seconds = time.monotonic() - started
             cache = _open(folder, statistics)
     except OSError as error:
         raise CacheError(

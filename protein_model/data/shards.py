@@ -186,7 +186,7 @@ def _keep(
 
 
 def _write(path: Path, rows: Sequence[NamedStructure]) -> None:
-    # The temporary name is this process's own: a worker may outlive a killed builder for as long as it takes to read one
+    # The temporary name is this process's own: a worker may outlive a killed builder by the time it takes to read one
     # file, while the next builder makes the same shard.
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as handle:
