@@ -45,6 +45,16 @@ def shard_file_name(index: int, items: Iterable[SourceItem], options: Mapping[st
     return f"shard-{index:05d}-{content_key(items, options)}.arrow"
 
 
+def open_shard(path: Path) -> pa.Table:
+    """The rows of a shard, memory-mapped: nothing is read before it is looked at.
+
+    Raises
+    ------
+    pa.ArrowInvalid, OSError : it is damaged or not there
+    """
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+
+
 def shard_problem(path: Path, size: int) -> str | None:
     """What is wrong with the file of a shard, None if it can be used."""
     try:
@@ -54,8 +64,7 @@ def shard_problem(path: Path, size: int) -> str | None:
     if found != size:
         return f"it has {found:,} bytes instead of {size:,}"
     try:
-        with pa.memory_map(str(path)) as source:
-            pa.ipc.open_stream(source).read_all()
+        open_shard(path)
     except (pa.ArrowInvalid, OSError) as error:
         return f"it is damaged ({error})"
     return None

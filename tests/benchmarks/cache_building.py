@@ -2,9 +2,9 @@
 
     python tests/benchmarks/cache_building.py FOLDER [--every K] [--num_workers N]
 
-Both builds find, hash, read and write the same files in the same number of worker processes and make the same cache; only
-the function that reads a file differs (the Biopython one is that of tests/structures/biopython_oracle.py). What is timed
-is `build_cache` from an empty folder to the opened cache, start of the workers included. Unusable files count for both.
+Both builds find, hash, read and write the same files in the same number of worker processes; only the function that
+reads a file differs (the Biopython one is that of tests/structures/biopython_oracle.py). What is timed is
+`build_cache`, from an empty folder to the opened cache, start of the workers included. Unusable files count for both.
 """
 
 from __future__ import annotations
@@ -100,8 +100,6 @@ def main() -> None:
 
 def build(listed: Path, cache_dir: Path, num_workers: int) -> None:
     """Build one cache and print what it took as JSON."""
-    import datasets  # noqa: F401 (loading the library is not building)
-
     from protein_model.data.cache import build_cache
 
     start = time.perf_counter()

@@ -23,7 +23,7 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import protein_model.data.cache as cache_module
+import protein_model.data.locking as locking
 from protein_model.data.building import DEAL_ANEW_FACTOR, FILES_PER_SHARD, MAX_SHARDS, MIN_SHARDS
 from protein_model.data.cache import CacheError, CacheInterrupted, CacheOptions, StructureCache, build_cache, open_cache
 from protein_model.data.inventory import SourceItem
@@ -376,7 +376,7 @@ def held_lock(tmp_path) -> FileLock:
 
 
 def test_who_waits_says_so_and_goes_on_when_the_other_is_done(held_lock, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cache_module, "SECONDS_BEFORE_WAITING_IS_TOLD", 0.1)
+    monkeypatch.setattr(locking, "SECONDS_BEFORE_WAITING_IS_TOLD", 0.1)
     built: list[StructureCache] = []
 
     def wait_and_build() -> None:
