@@ -93,7 +93,7 @@ def _make_in_workers(
             if kind == "item":
                 on_item()
             elif kind == "error":
-                # A signal to the whole process group ends the workers too, a moment before it is noticed here.
+                # A signal to all processes of a job ends workers too, a moment before it is noticed here.
                 if should_stop():
                     continue
                 raise value
@@ -104,7 +104,8 @@ def _make_in_workers(
         for worker in workers:
             worker.stop()
         for worker in workers:
-            worker.join()
+            if worker.is_alive():  # not so if an interruption came before it was started
+                worker.join()
 
 
 class _Worker(threading.Thread):
@@ -166,6 +167,7 @@ class _Worker(threading.Thread):
                     text=True,
                     encoding="utf-8",
                     env={**os.environ, "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"},
+                    start_new_session=True,  # Ctrl-C is for the builder alone
                 )
             return self._process
 
@@ -208,7 +210,7 @@ def _death(status: int, task: Task, reading: int | None) -> str:
 
 def serve() -> None:
     """Main loop of a worker: a task per line on standard input, progress and results as lines on standard output."""
-    # The parent alone decides when a worker ends; signals that are meant for the run reach the whole process group.
+    # The parent alone decides when a worker ends; batch systems signal all processes of a job.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     # Whatever a library prints must not mix with the messages.

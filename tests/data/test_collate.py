@@ -137,7 +137,7 @@ def test_loader_workers_see_the_same_batches(cache, method):
     batches = [[SampleKey(row, 2) for row in rows] for rows in ((0, 3), (5,), (), (1, 2, 4))]
     dataset = everything(cache, 50)
     loader = DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=2, multiprocessing_context=method
+        dataset, batch_sampler=batches, collate_fn=collate, num_workers=1, multiprocessing_context=method
     )
     for batch, keys in zip(loader, batches, strict=True):
         expected = collate(dataset.__getitems__(keys))
