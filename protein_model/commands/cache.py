@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+INTERRUPTED = 130  # exit status of what Ctrl-C ended, by the convention of shells
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,11 +26,15 @@ def main(arguments: Sequence[str]) -> int:
 
     from ..data.cache import CacheOptions, build_cache
 
-    cache = build_cache(
-        options.pdb_path,
-        options.cache_dir,
-        CacheOptions(unit=options.unit, min_length=options.min_length),
-        num_workers=options.num_workers,
-    )
+    try:
+        cache = build_cache(
+            options.pdb_path,
+            options.cache_dir,
+            CacheOptions(unit=options.unit, min_length=options.min_length),
+            num_workers=options.num_workers,
+        )
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the finished shards", file=sys.stderr)
+        return INTERRUPTED
     print(cache.folder)
     return 0

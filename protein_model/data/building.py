@@ -7,9 +7,9 @@ are never lost: shard files are written under temporary names, flushed and renam
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from .chain_set import LINES_PER_BLOCK
 from .errors import CacheError
 from .inventory import SourceItem, take_inventory
 from .manifest import CacheOptions, Journal, Manifest, ShardRecord
-from .progress import FileProgress
+from .progress import Progress
 from .report import REPORT_FILE, count_by_kind, write_report
 from .shards import shard_file_name, shard_of, shard_problem
 from .sources import Sources, is_cache_folder
@@ -29,6 +29,7 @@ from .workers import Task, make_shards
 FILES_PER_SHARD = 64
 MIN_SHARDS = 4
 MAX_SHARDS = 256  # every shard is an open memory-mapped file; many systems allow a process 1,024
+DEAL_ANEW_FACTOR = 4  # when so many times more shards fit the data, at least three quarters of it are new anyway
 FILES_PER_WORKER = 64  # starting a worker takes about as long as reading so many files
 
 
@@ -62,7 +63,7 @@ def bring_up_to_date(
     options: CacheOptions,
     num_workers: int | None,
     should_stop: Callable[[], bool],
-    display: FileProgress,
+    display: Progress,
 ) -> BuildStatistics:
     """Read what is new or changed among `sources` and write the rest of the cache around it.
 
@@ -77,21 +78,24 @@ def bring_up_to_date(
     CacheError : no structure can be used, or a file changes all the time
     CacheInterrupted : `should_stop` returned True
     """
-    started = time.monotonic()
-    for leftover in folder.glob("*.tmp"):
-        leftover.unlink()
+    for leftover in folder.glob("shard-*.tmp"):
+        leftover.unlink(missing_ok=True)
     manifest = _read_manifest(folder, display)
     journal = Journal(folder)
     journal_shards, journal_records = journal.read()
     recorded = [*(manifest.shards if manifest else ()), *journal_records]
     items = take_inventory(sources, (item for record in recorded for item in record["items"]))
-    shard_count = (manifest.shard_count if manifest else journal_shards) or _shard_count(items)
+    # The journal was begun after the manifest was written.
+    shard_count = _shard_count(items, journal_shards or (manifest.shard_count if manifest else None))
 
     known = _intact(folder, recorded, display)
     plan = _plan(folder, items, shard_count, options, known)
     statistics = BuildStatistics(kept=len(items))
     if plan.tasks:
         journal.begin(shard_count, list(known.values()))
+        display.start(
+            sum(len(task["items"]) for task in plan.tasks), "block" if sources.kind == "chain_set" else "file"
+        )
         finished = _run(plan, known, journal, num_workers, should_stop, display)
         statistics.read = sum(len(record["items"]) for record in finished)
         statistics.kept -= statistics.read
@@ -110,11 +114,10 @@ def bring_up_to_date(
     for path in folder.glob("shard-*.arrow"):
         if path.name not in used:
             path.unlink()
-    statistics.seconds = time.monotonic() - started
     return statistics
 
 
-def _read_manifest(folder: Path, display: FileProgress) -> Manifest | None:
+def _read_manifest(folder: Path, display: Progress) -> Manifest | None:
     if not is_cache_folder(folder):
         return None
     try:
@@ -124,12 +127,14 @@ def _read_manifest(folder: Path, display: FileProgress) -> Manifest | None:
         return None
 
 
-def _shard_count(items: list[SourceItem]) -> int:
+def _shard_count(items: list[SourceItem], now: int | None) -> int:
+    """Number of shards: what it is now, so that only changed files are read, unless the data have outgrown it."""
     weight = sum(1 if item.length is None else FILES_PER_SHARD for item in items)
-    return min(max(math.ceil(weight / FILES_PER_SHARD), MIN_SHARDS), MAX_SHARDS)
+    fitting = min(max(math.ceil(weight / FILES_PER_SHARD), MIN_SHARDS), MAX_SHARDS)
+    return fitting if now is None or fitting > DEAL_ANEW_FACTOR * now else now
 
 
-def _intact(folder: Path, records: Iterable[ShardRecord], display: FileProgress) -> dict[str, ShardRecord]:
+def _intact(folder: Path, records: Iterable[ShardRecord], display: Progress) -> dict[str, ShardRecord]:
     """Records by file name, of those files that are as they were written."""
     known: dict[str, ShardRecord] = {}
     for record in records:
@@ -175,21 +180,23 @@ def _run(
     journal: Journal,
     num_workers: int | None,
     should_stop: Callable[[], bool],
-    display: FileProgress,
+    display: Progress,
 ) -> list[ShardRecord]:
     """Make the shards of the plan's tasks, add their records to the plan and give back those that were read."""
-    total = sum(len(task["items"]) for task in plan.tasks)
     finished: list[ShardRecord] = []
-    display.start(total)
+    results = make_shards(plan.tasks, _workers(num_workers, plan.tasks), display.advance, should_stop)
     try:
-        for task, result in make_shards(plan.tasks, _workers(num_workers, plan.tasks), display.advance, should_stop):
-            if result["reused"]:
-                record = {**known[result["file"]], "items": result["items"]}
-            else:
-                record = {"index": task["index"], **{key: value for key, value in result.items() if key != "reused"}}
-                finished.append(record)
-            journal.add(record)
-            plan.shards.append(record)
+        with contextlib.closing(results):  # ends the workers, whatever happens here
+            for task, result in results:
+                if result["reused"]:
+                    record = {**known[result["file"]], "items": result["items"]}
+                    display.advance(len(result["items"]))
+                else:
+                    made = {key: value for key, value in result.items() if key != "reused"}
+                    record = {"index": task["index"], **made}
+                    finished.append(record)
+                journal.add(record)
+                plan.shards.append(record)
     finally:
         display.close()
     return finished

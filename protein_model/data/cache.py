@@ -6,6 +6,10 @@ to `inventory`, reading them to `shards`, the layout of a row to `rows`.
 A cache is a folder `<cache_dir>/<name>-<key>/` with `shard-*.arrow`, `cache.json` and `report.tsv`. Source files are
 dealt to shards by the hash of their relative path, and a shard's file name has the hash of the contents of its files:
 what has not changed is found by its name, and one changed file costs the reading of one shard.
+
+The shards are files of the `datasets` library, and `StructureCache.dataset` is all of them in that form. Rows that are
+trained on are taken from the same memory-mapped tables without it: opening 250 shards takes 0.06 s instead of 0.8 s,
+and a row is a few NumPy views.
 """
 
 from __future__ import annotations
@@ -22,22 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+import pyarrow as pa
 
 from ..structures import Structure, sequence_of
 from .building import BuildStatistics, bring_up_to_date
 from .errors import CacheError, CacheInterrupted, Unusable
+from .locking import Locked
 from .manifest import CacheOptions, Manifest, rebuild_advice
-from .progress import FileProgress
+from .progress import Progress
 from .report import REPORT_FILE, count_by_kind
 from .rows import RowReader
-from .shards import FORMAT_VERSION, shard_problem
+from .shards import FORMAT_VERSION, open_shard, shard_problem
 from .sources import is_cache_folder, list_sources
 
 __all__ = ["CacheError", "CacheInterrupted", "CacheOptions", "StructureCache", "build_cache", "open_cache"]
-
-LOCK_POLL_SECONDS = 0.2
-SECONDS_BEFORE_WAITING_IS_TOLD = 5.0
 
 
 class StructureCache:
@@ -62,8 +64,6 @@ class StructureCache:
     """
 
     def __init__(self, folder: Path, manifest: Manifest, statistics: BuildStatistics):
-        from datasets import Dataset, concatenate_datasets
-
         self.folder = folder
         self.fingerprint = manifest.fingerprint
         self.options = manifest.options
@@ -71,10 +71,10 @@ class StructureCache:
         self.unusable: list[Unusable] = manifest.all_unusable()
         self.statistics = statistics
         self._file_count = len({item["path"] for item in manifest.items()})
+        self._item_noun = "blocks of lines" if any(item["length"] for item in manifest.items()) else "files"
         self._repeated = manifest.repeated
-        paths = [folder / shard["file"] for shard in manifest.shards if sum(shard["rows"])]
-        self._stored: Dataset = concatenate_datasets([Dataset.from_file(str(path)) for path in paths])
-        self._reader = RowReader(self._stored.data.table)
+        self._paths = [folder / shard["file"] for shard in manifest.shards if sum(shard["rows"])]
+        self._reader = RowReader(pa.concat_tables(map(open_shard, self._paths)))
         self._order = _reading_order(manifest)
         self.lengths = np.asarray(self._column("length"), np.int32)
         self.stems: list[str] = self._column("stem")
@@ -122,8 +122,10 @@ class StructureCache:
 
     @cached_property
     def dataset(self) -> Any:
-        """The rows as a memory-mapped `datasets.Dataset`, in the same order; columns as in `rows.cache_features`."""
-        stored = self._stored
+        """The rows as a memory-mapped `datasets.Dataset`, in the same order; columns as in `rows.SCHEMA`."""
+        from datasets import Dataset, concatenate_datasets
+
+        stored = concatenate_datasets([Dataset.from_file(str(path)) for path in self._paths])
         if self.renamed:
             names = np.empty(len(self), dtype=object)
             names[self._order] = self.names
@@ -135,11 +137,11 @@ class StructureCache:
     def summary(self) -> str:
         """A few lines for the screen: what is in the cache, what is not and why, where it is."""
         counts = self.statistics
-        rate = f" ({counts.read / counts.seconds:,.0f} files/s)" if counts.read and counts.seconds else ""
+        rate = f" ({counts.read / counts.seconds:,.0f}/s)" if counts.read and counts.seconds else ""
         lines = [
             f"{len(self):,} structures with {int(self.lengths.sum()):,} residues from {self._file_count:,} "
-            f"file{'' if self._file_count == 1 else 's'}, one per {self.options.unit}; {counts.read:,} read{rate}, "
-            f"{counts.kept:,} unchanged, {counts.seconds:.1f} s",
+            f"file{'' if self._file_count == 1 else 's'}, one per {self.options.unit}; {counts.read:,} "
+            f"{self._item_noun} read{rate}, {counts.kept:,} unchanged, {counts.seconds:.1f} s",
         ]
         if self.renamed:
             lines.append(f"{self.renamed:,} structures share their name with another one and are told apart by folder")
@@ -202,7 +204,7 @@ def build_cache(
     """
     pdb_path, cache_dir = Path(pdb_path), Path(cache_dir)
     stop = should_stop or (lambda: False)
-    display = FileProgress(progress)
+    display = Progress(progress, "reading structures")
     if pdb_path.is_dir() and is_cache_folder(pdb_path):
         cache = open_cache(pdb_path)
         if options is not None and options not in (cache.options, CacheOptions()):
@@ -215,15 +217,19 @@ def build_cache(
         return cache
 
     options = options or CacheOptions()
+    if num_workers is not None and num_workers < 1:
+        raise CacheError(f"--num_workers must be at least 1, but is {num_workers}")
     if not pdb_path.exists():
         raise CacheError(f"--pdb_path {pdb_path}: there is no such file or folder")
     source = str(pdb_path.resolve())
     folder = cache_dir / _folder_name(pdb_path, options)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _Locked(folder.with_name(f"{folder.name}.lock"), stop, display):
+        with Locked(folder.with_name(f"{folder.name}.lock"), stop, display):
+            started = time.monotonic()
             sources = list_sources(pdb_path)
             statistics = bring_up_to_date(folder, source, sources, options, num_workers, stop, display)
+            statistics.seconds = time.monotonic() - started
             cache = _open(folder, statistics)
     except OSError as error:
         raise CacheError(
@@ -294,37 +300,13 @@ def _unique_names(plain: list[str], sources: list[str]) -> list[str]:
             for name, own, prefix in zip(names, plain, prefixes, strict=True)
         ]
     # The same name twice in one file: two lines of a chain set.
-    counts, seen = Counter(names), Counter[str]()
-    unique = []
+    taken, numbers = set(names), Counter[str]()
+    unique, used = [], set[str]()
     for name in names:
-        seen[name] += 1
-        unique.append(f"{name}#{seen[name]}" if counts[name] > 1 else name)
+        candidate = name
+        while candidate in used or (candidate != name and candidate in taken):
+            numbers[name] += 1
+            candidate = f"{name}#{numbers[name] + 1}"
+        used.add(candidate)
+        unique.append(candidate)
     return unique
-
-
-class _Locked:
-    """Holds a file lock; says so if it takes long to get, and can be interrupted."""
-
-    def __init__(self, path: Path, should_stop: Callable[[], bool], display: FileProgress):
-        self._path = path
-        self._lock = FileLock(path)
-        self._should_stop = should_stop
-        self._display = display
-
-    def __enter__(self) -> None:
-        started = time.monotonic()
-        told = False
-        while True:
-            try:
-                self._lock.acquire(timeout=LOCK_POLL_SECONDS, poll_interval=LOCK_POLL_SECONDS)
-                return
-            except Timeout:
-                pass
-            if self._should_stop():
-                raise CacheInterrupted(f"stopped while waiting for another process that builds {self._path.stem}")
-            if not told and time.monotonic() - started > SECONDS_BEFORE_WAITING_IS_TOLD:
-                told = True
-                self._display.say(f"waiting for another process that builds this cache (lock file {self._path})")
-
-    def __exit__(self, *exception: object) -> None:
-        self._lock.release()

@@ -2,6 +2,9 @@
 
 A line has `name` ("12as.A"), `seq` and `coords`, a dictionary with `N`, `CA`, `C` and `O`, each a list of one [x, y, z]
 per residue, NaN where the residue is not resolved. The file is read in blocks of lines, which take the place of files.
+
+A line has every residue of its chain, resolved or not, so that places in the sequence are label numbers: an unresolved
+residue is itself the gap. Where two resolved neighbours are too far apart for a bond, the chain is broken all the same.
 """
 
 from __future__ import annotations
@@ -14,12 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..structures import Structure, encode_sequence
-from ..structures.structure import BACKBONE_ATOM_COUNT, MAX_HEAVY_ATOMS
+from ..structures import BACKBONE_ATOM_COUNT, MAX_HEAVY_ATOMS, Structure, encode_sequence
+from ..structures.positions import peptide_bonds, position_index
 
 LINES_PER_BLOCK = 256
 ATOM_NAMES = ("N", "CA", "C", "O")
-PEPTIDE_BOND_LIMIT = 2.0  # angstrom between C and the next N; real bonds are 1.33, a skipped residue makes more than 3
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,23 @@ def parse_lines(content: bytes, first_line: int) -> Iterator[tuple[str, Structur
         label = f"line {number}"
         try:
             entry = json.loads(line)
-            label = str(entry["name"])
+            label = str(entry["name"]).encode("utf-8", "backslashreplace").decode() or label
             yield label, _structure(entry)
         except json.JSONDecodeError as error:
             yield label, f"line is not JSON: line {number}, {error}"
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             yield label, f"line lacks what a chain set has: line {number}, {type(error).__name__}: {error}"
 
 
 def _structure(entry: dict) -> Structure:
     name = entry["name"]
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the name must be text, but is {name!r}")
+    name.encode("utf-8")  # JSON can escape characters that no text has
     sequence = encode_sequence(entry["seq"])
     length = len(sequence)
+    if not length:
+        raise ValueError("there are no residues")
     atoms = [np.asarray(entry["coords"][atom], np.float32).reshape(-1, 3) for atom in ATOM_NAMES]
     for atom, xyz in zip(ATOM_NAMES, atoms, strict=True):
         if len(xyz) != length:
@@ -99,6 +106,10 @@ def _structure(entry: dict) -> Structure:
     mask = np.zeros((length, MAX_HEAVY_ATOMS), bool)
     mask[:, :BACKBONE_ATOM_COUNT] = present
     chain_id = name.rpartition(".")[2] if "." in name else "A"
+    chain_index = np.zeros(length, np.int16)
+    residue_number = np.arange(1, length + 1, dtype=np.int32)
+    insertion_code = np.full(length, " ", dtype="U1")
+    bonded = peptide_bonds(coordinates, mask, chain_index, residue_number, insertion_code, label=residue_number)
     return Structure(
         name=name,
         residue_type=sequence,
@@ -106,22 +117,9 @@ def _structure(entry: dict) -> Structure:
         atom_mask=mask,
         b_factor=np.zeros(mask.shape, np.float32),
         occupancy=mask.astype(np.float32),
-        chain_index=np.zeros(length, np.int16),
+        chain_index=chain_index,
         chain_ids=(chain_id,),
-        residue_number=np.arange(1, length + 1, dtype=np.int32),
-        insertion_code=np.full(length, " ", dtype="U1"),
-        position=positions_from_geometry(backbone),
+        residue_number=residue_number,
+        insertion_code=insertion_code,
+        position=position_index(bonded, chain_index, residue_number, label=residue_number),
     )
-
-
-def positions_from_geometry(backbone: np.ndarray) -> np.ndarray:
-    """Index along a chain that counts every residue and jumps by one more where two neighbours are not bonded.
-
-    Parameters
-    ----------
-    backbone : (L, 4, 3) angstrom, N CA C O, NaN where absent; a residue without coordinates breaks no bond, it is
-        itself the gap
-    """
-    distance = np.linalg.norm(backbone[1:, 0] - backbone[:-1, 2], axis=-1)
-    jumps = 1 + (distance > PEPTIDE_BOND_LIMIT).astype(np.int32)
-    return np.concatenate([np.zeros(1, np.int32), np.cumsum(jumps, dtype=np.int32)])[: len(backbone)]

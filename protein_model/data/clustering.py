@@ -35,13 +35,14 @@ SEGMENT_SCORE_PER_RESIDUE = 1.1
 PAD_SCORE = -1000  # a segment never reaches across the end of a sequence
 
 
-def cluster_sequences(sequences: Sequence[str], poll: Callable[[], None] = lambda: None) -> np.ndarray:
+def cluster_sequences(sequences: Sequence[str], on_sequence: Callable[[], None] = lambda: None) -> np.ndarray:
     """Single-linkage clusters of similar sequences.
 
     Parameters
     ----------
     sequences : one-letter protein sequences, any order
-    poll : called again and again; it may raise an error to end the work
+    on_sequence : called for each of the distinct sequences, before it is compared with the others; it may raise an
+        error to end the work
 
     Returns
     -------
@@ -51,7 +52,7 @@ def cluster_sequences(sequences: Sequence[str], poll: Callable[[], None] = lambd
     labels = _Labels(len(unique))
     index = _WordIndex(unique)
     for query in range(len(unique)):
-        poll()
+        on_sequence()
         index.drop(query)
         for other in index.candidates(query, labels):
             if not labels.joined(query, other) and _similar(unique[query], unique[other]):
@@ -202,4 +203,5 @@ def _similar(shorter: str, longer: str) -> bool:
     if len(shorter) == 0 or alignments.score <= 0:
         return False
     counts = alignments[0].counts()
-    return counts.identities >= MIN_IDENTITY * counts.aligned and counts.aligned >= MIN_COVERAGE * len(shorter)
+    aligned = counts.identities + counts.mismatches
+    return counts.identities >= MIN_IDENTITY * aligned and aligned >= MIN_COVERAGE * len(shorter)

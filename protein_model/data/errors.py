@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from ..errors import UserError
+
+_PLACE_OR_VALUE = re.compile(r"^line \d+: |'[^']*' ")
 
 
 class DataError(UserError):
@@ -30,7 +33,8 @@ class Unusable(NamedTuple):
     ----------
     file : path relative to the data folder
     unit : chain identifier or structure name, empty for the whole file
-    reason : kind of fault, then, where there is more to say, a colon and details
+    reason : kind of fault, then, where there is more to say, a colon and details; a place may come first ("line 7: "),
+        and values in quotes may be part of it
     """
 
     file: str
@@ -39,5 +43,5 @@ class Unusable(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The reason without its details, for counting."""
-        return self.reason.split(": ", 1)[0]
+        """The reason without place, values and details, for counting."""
+        return _PLACE_OR_VALUE.sub("", self.reason).split(": ", 1)[0]

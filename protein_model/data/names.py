@@ -1,7 +1,7 @@
 """Finding structures of a cache by the names that split and cluster files use for them.
 
 Such files write chain A of entry 12AS as `12as.A`, `12AS_A`, `12asA` or `pdb12as.A`, while the structure may come from
-`12as.cif`, `pdb12as.ent.gz`, `12as.A.pdb` or `12asA.pdb`.
+`12as.cif`, `pdb12as.ent.gz`, `12as.A.pdb` or `12asA.pdb`. Chain A of `model.pdb` is `model.A` or `model_A`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ class NameIndex:
     """Rows by name.
 
     A name means, the first that applies: the row of this name; the rows of this PDB entry and chain; the rows of the
-    file of this name without endings; all rows of this PDB entry, where the name has no chain.
+    file of this name without endings; the rows of a file's chain, written with an underscore; all rows of this PDB
+    entry, where the name has no chain.
     """
 
     def __init__(self, cache: NamedRows):
-        self._count = len(cache)
         self._names: defaultdict[str, set[int]] = defaultdict(set)
         self._chains: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         self._stems: defaultdict[str, set[int]] = defaultdict(set)
+        self._underscored: defaultdict[str, set[int]] = defaultdict(set)
         for row, (name, stem, chain_ids) in enumerate(zip(cache.names, cache.stems, cache.chain_ids, strict=True)):
             self._names[name].add(row)
             self._stems[stem].add(row)
@@ -53,6 +54,7 @@ class NameIndex:
                 self._chains[identifier[0], ""].add(row)
             for chain_id in chain_ids:
                 self._names[f"{stem}.{chain_id}"].add(row)
+                self._underscored[f"{stem}_{chain_id}"].add(row)
                 if identifier is not None:
                     self._chains[identifier[0], identifier[1] or chain_id].add(row)
 
@@ -65,6 +67,8 @@ class NameIndex:
             return self._chains[identifier]
         if name in self._stems:
             return self._stems[name]
+        if name in self._underscored:
+            return self._underscored[name]
         if identifier is not None and not identifier[1] and identifier in self._chains:
             return self._chains[identifier]
         return set()

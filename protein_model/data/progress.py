@@ -1,4 +1,4 @@
-"""What a person sees while a cache is built: a bar by files in a terminal, a line every few seconds in a log file."""
+"""What a person sees while something takes long: a bar in a terminal, a line every few seconds in a log file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from tqdm import tqdm
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class FileProgress:
-    """Counts files that are being read.
+class Progress:
+    """Counts what is being done, such as files that are read.
 
     Parameters
     ----------
     active : show anything at all
+    doing : what is done, such as "reading structures"
     """
 
-    def __init__(self, active: bool):
+    def __init__(self, active: bool, doing: str):
         self._active = active
+        self._doing = doing
+        self._unit = ""
         self._bar: tqdm | None = None
         self._total = 0
         self._done = 0
@@ -30,20 +33,21 @@ class FileProgress:
         if self._active:
             tqdm.write(text, file=sys.stderr)
 
-    def start(self, total: int) -> None:
-        """Begin to count up to `total` files."""
-        self._total = total
+    def start(self, total: int, unit: str) -> None:
+        """Begin to count up to `total`; `unit` is one of what is counted, such as "file"."""
+        self._total, self._done, self._unit = total, 0, unit
         self._started = self._last_line = time.monotonic()
         if self._active and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc="reading structures", unit="file", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(total=total, desc=self._doing, unit=self._unit, leave=False, dynamic_ncols=True)
 
-    def advance(self) -> None:
-        """Count one file."""
-        if self._done == self._total:
-            return  # a file that changed while it was read is read twice
-        self._done += 1
+    def advance(self, count: int = 1) -> None:
+        """Count some more, never beyond the total: a file that changed while it was read is read twice."""
+        count = min(count, self._total - self._done)
+        if count == 0:
+            return
+        self._done += count
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(count)
             return
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_LINES:
@@ -51,7 +55,8 @@ class FileProgress:
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate
             self.say(
-                f"reading structures: {self._done:,} of {self._total:,} files, {rate:,.0f} files/s, {left:,.0f} s left"
+                f"{self._doing}: {self._done:,} of {self._total:,} {self._unit}s, {rate:,.0f} {self._unit}s/s, "
+                f"{left:,.0f} s left"
             )
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Structure -> row of the cache, and back.
 
-A row is one chain or one complex in compact columns (`FEATURES`). `RowReader` gives the columns of a row as NumPy views
+A row is one chain or one complex in compact columns (`SCHEMA`). `RowReader` gives the columns of a row as NumPy views
 into memory-mapped Arrow buffers, without a copy. Which rows there are and in which files is left to `shards` and
 `cache`.
 """
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..structures import Structure
 from ..structures.structure import BACKBONE_ATOM_COUNT, MAX_HEAVY_ATOMS
-
-if TYPE_CHECKING:
-    from datasets import Features
 
 LIST_COLUMNS: dict[str, np.dtype] = {
     "chain_index": np.dtype(np.int16),
@@ -33,32 +30,31 @@ LIST_COLUMNS: dict[str, np.dtype] = {
 ATOM_BITS = (1 << np.arange(MAX_HEAVY_ATOMS)).astype(np.uint16)
 RESOLUTION_DECIMALS = 3  # PDB files state two; float32 holds three exactly enough to give the same number back
 
-
-def cache_features() -> Features:
-    """Columns of the cache.
-
-    name, stem, source : of the structure, of its file without endings, of its file relative to the data folder ·
-    length : residues L · chain_ids : author identifiers · chain_index, residue_type, position, residue_number : (L,) ·
-    insertion_code : L characters · atom_mask : (L,), bit a is set where heavy atom a is present · backbone : (L * 12,)
-    angstrom, N CA C O, 0 where absent · sidechain : x y z of the present heavy atoms beyond O, residue by residue ·
-    b_factor : (L,) square angstrom, mean over the present heavy atoms · resolution : angstrom or null · method
-    """
-    from datasets import Features, List, Value
-
-    lists = {name: List(Value(str(dtype))) for name, dtype in LIST_COLUMNS.items()}
-    return Features(
-        {
-            "name": Value("string"),
-            "stem": Value("string"),
-            "source": Value("string"),
-            "length": Value("int32"),
-            "chain_ids": List(Value("string")),
-            "insertion_code": Value("string"),
-            "resolution": Value("float32"),
-            "method": Value("string"),
-            **lists,
-        }
-    )
+# Columns of the cache.
+# name, stem, source : of the structure, of its file without endings, of its file relative to the data folder
+# length : residues L
+# chain_ids : author identifiers
+# chain_index, residue_type, position, residue_number : (L,)
+# insertion_code : L characters
+# atom_mask : (L,), bit a is set where heavy atom a is present
+# backbone : (L * 12,) angstrom, N CA C O, 0 where absent
+# sidechain : x y z of the present heavy atoms beyond O, residue by residue
+# b_factor : (L,) square angstrom, mean over the present heavy atoms
+# resolution : angstrom or null
+# method : experimental method
+SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "stem": pa.string(),
+        "source": pa.string(),
+        "length": pa.int32(),
+        "chain_ids": pa.list_(pa.string()),
+        "insertion_code": pa.string(),
+        "resolution": pa.float32(),
+        "method": pa.string(),
+        **{name: pa.list_(pa.from_numpy_dtype(dtype)) for name, dtype in LIST_COLUMNS.items()},
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,8 @@ class NamedStructure:
     structure: Structure
 
 
-def to_table(rows: Sequence[NamedStructure], schema: pa.Schema) -> pa.Table:
-    """Rows as an Arrow table with the columns of `cache_features`."""
+def to_table(rows: Sequence[NamedStructure]) -> pa.Table:
+    """Rows as an Arrow table of `SCHEMA`."""
     structures = [row.structure for row in rows]
     resolutions = [structure.resolution for structure in structures]
     columns: dict[str, pa.Array] = {
@@ -91,7 +87,7 @@ def to_table(rows: Sequence[NamedStructure], schema: pa.Schema) -> pa.Table:
         offsets = np.cumsum([0, *map(len, parts)]).astype(np.int32)
         values = np.concatenate([np.empty(0, dtype), *parts]).astype(dtype, copy=False)
         columns[name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-    return pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema)
+    return pa.table([columns[field.name].cast(field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def _pack(structure: Structure) -> dict[str, np.ndarray]:
@@ -125,7 +121,7 @@ class _Chunk:
 
 
 class RowReader:
-    """Random access to the rows of a table with the columns of `cache_features`.
+    """Random access to the rows of a table of `SCHEMA`.
 
     Parameters
     ----------

@@ -11,24 +11,19 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from ..structures import Structure, StructureError, read_structure
+from ..structures import Structure, StructureError, read_structure, structure_name
 from .chain_set import LINES_PER_BLOCK, parse_lines, read_block
 from .errors import CacheError, Unusable
 from .inventory import SourceItem, file_status, hashed
-from .rows import NamedStructure, cache_features, to_table, units_of
-from .sources import strip_structure_ending
-
-if TYPE_CHECKING:
-    from datasets import Features
+from .rows import SCHEMA, NamedStructure, to_table, units_of
 
 # Raise it whenever rows would come out differently: other columns, other decisions in reading structures.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 READING_ATTEMPTS = 3  # for files that change while their shard is being read
 
 
@@ -50,6 +45,16 @@ def shard_file_name(index: int, items: Iterable[SourceItem], options: Mapping[st
     return f"shard-{index:05d}-{content_key(items, options)}.arrow"
 
 
+def open_shard(path: Path) -> pa.Table:
+    """The rows of a shard, memory-mapped: nothing is read before it is looked at.
+
+    Raises
+    ------
+    pa.ArrowInvalid, OSError : it is damaged or not there
+    """
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+
+
 def shard_problem(path: Path, size: int) -> str | None:
     """What is wrong with the file of a shard, None if it can be used."""
     try:
@@ -59,8 +64,7 @@ def shard_problem(path: Path, size: int) -> str | None:
     if found != size:
         return f"it has {found:,} bytes instead of {size:,}"
     try:
-        with pa.memory_map(str(path)) as source:
-            pa.ipc.open_stream(source).read_all()
+        open_shard(path)
     except (pa.ArrowInvalid, OSError) as error:
         return f"it is damaged ({error})"
     return None
@@ -163,7 +167,7 @@ def _read_file(
         # One file that no one has thought of must not stop a run over thousands, and it is reported.
         unusable.append(Unusable(item.path, "", f"unexpected error in reading: {type(error).__name__}: {error}"))
         return
-    stem = strip_structure_ending(Path(item.path).name)
+    stem = structure_name(item.path)
     for row in units_of(structure, stem, item.path, options["unit"]):
         _keep(row, ",".join(row.structure.chain_ids), options, rows, unusable)
 
@@ -190,22 +194,14 @@ def _keep(
         rows.append(row)
 
 
-@lru_cache(maxsize=1)
-def _features() -> Features:
-    return cache_features()
-
-
 def _write(path: Path, rows: Sequence[NamedStructure]) -> None:
-    from datasets.arrow_writer import ArrowWriter
-
-    temporary = path.with_name(f"{path.name}.tmp")
-    features = _features()
-    writer = ArrowWriter(features=features, path=str(temporary))
-    writer.write_table(to_table(rows, features.arrow_schema))
-    writer.finalize()
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # The temporary name is this process's own: a worker may outlive a killed builder by the time it takes to read one
+    # file, while the next builder makes the same shard.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as handle:
+        # A file of `datasets` is an Arrow stream. That library takes a worker longer to load than all the rest.
+        with pa.ipc.new_stream(handle, SCHEMA) as writer:
+            writer.write_table(to_table(rows))
+        handle.flush()
+        os.fsync(handle.fileno())
     os.replace(temporary, path)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..structures import STRUCTURE_ENDINGS
+from ..structures import LIST_ENDINGS, STRUCTURE_ENDINGS
 from .errors import CacheError, Unusable
 
 CACHE_FILE = "cache.json"
 CACHE_MARKER = '{"format": "protein_model structure cache"'  # first characters of CACHE_FILE
-LIST_ENDINGS = (".txt", ".list")
 CHAIN_SET_ENDING = ".jsonl"
+NOT_UTF8 = "file name is not UTF-8; rename the file"
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,6 @@ def is_cache_folder(folder: Path) -> bool:
         return False
 
 
-def strip_structure_ending(file_name: str) -> str:
-    """File name without its ending: `1abc.pdb.gz` -> `1abc`, `12as.A.cif` -> `12as.A`."""
-    for ending in sorted(STRUCTURE_ENDINGS, key=len, reverse=True):
-        if file_name.lower().endswith(ending):
-            return file_name[: -len(ending)]
-    return file_name
-
-
 def list_sources(pdb_path: Path) -> Sources:
     """Find the files that `pdb_path` stands for.
 
@@ -97,6 +89,8 @@ def list_sources(pdb_path: Path) -> Sources:
     elif pdb_path.name.lower().endswith(LIST_ENDINGS):
         sources = _listed(pdb_path)
     elif pdb_path.name.lower().endswith((CHAIN_SET_ENDING, *STRUCTURE_ENDINGS)):
+        if not _is_utf8(pdb_path.name):
+            raise CacheError(f"--pdb_path {_readable(str(pdb_path))}: {NOT_UTF8}")
         kind: Literal["chain_set", "file"] = "chain_set" if pdb_path.name.lower().endswith(CHAIN_SET_ENDING) else "file"
         sources = Sources(kind, pdb_path.parent, [SourceFile(pdb_path.name, pdb_path)], [])
     else:
@@ -115,6 +109,11 @@ def _is_structure_file(name: str) -> bool:
 
 def _is_utf8(path: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def _readable(path: str) -> str:
+    """A path with escapes in place of the bytes that are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _folder(root: Path) -> Sources:
@@ -143,13 +142,12 @@ def _folder(root: Path) -> Sources:
                 if _is_utf8(path):
                     files.append(SourceFile(path, location))
                 else:
-                    readable = os.fsencode(path).decode("utf-8", "backslashreplace")
-                    unusable.append(Unusable(readable, "", "file name is not UTF-8; rename the file"))
+                    unusable.append(Unusable(_readable(path), "", NOT_UTF8))
     return Sources("folder", root, sorted(files, key=lambda file: file.path), unusable)
 
 
 def _listed(list_file: Path) -> Sources:
-    root = list_file.parent
+    root = Path(os.path.abspath(list_file.parent))  # so that a listed absolute path is seen to be inside
     try:
         lines = list_file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -163,13 +161,13 @@ def _listed(list_file: Path) -> Sources:
         entry = line.split("#", 1)[0].strip()
         if not entry:
             continue
-        location = Path(os.path.normpath(root / Path(entry).expanduser()))
-        normal_root = Path(os.path.normpath(root))
-        inside = location.is_relative_to(normal_root)
-        path = location.relative_to(normal_root).as_posix() if inside else Path(os.path.abspath(location)).as_posix()
+        location = Path(os.path.normpath(root / os.path.expanduser(entry)))
+        path = (location.relative_to(root) if location.is_relative_to(root) else location).as_posix()
         if path in files or path in unusable:
             repeated += 1
-        elif location.is_dir():
+        elif not _is_utf8(path):
+            unusable[path] = Unusable(_readable(path), "", NOT_UTF8)
+        elif os.path.isdir(location):
             unusable[path] = Unusable(path, "", "listed path is a folder; list its files one by one")
         elif not os.path.lexists(location):
             unusable[path] = Unusable(path, "", "listed file does not exist")

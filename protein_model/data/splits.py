@@ -1,35 +1,31 @@
 """Which structures are trained on, validated on and kept for the test.
 
-Either as a file or folders say (`predefined_split`), or by clusters of similar sequences (`cluster_split`), which are
-made in `clustering` or given in a file. Names in such files are matched to structures by `names`.
+Either as a file or folders say (`predefined_split`), or by clusters of similar sequences (`cluster_split`), which
+`clusters` finds. Names in such files are matched to structures by `names`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from ..randomness import derived_seed
 from .cache import StructureCache
-from .clustering import cluster_sequences
+from .clusters import clusters_by_similarity, clusters_from_file
 from .errors import SplitError
 from .names import NameIndex, first_few, row_array
+from .progress import Progress
 from .sources import data_folder
-from .storage import write_atomically
 
 __all__ = ["Split", "SplitError", "cluster_split", "predefined_split"]
 
 SPLIT_FILE = "chain_set_splits.json"
 PARTS = ("train", "validation", "test")
 FOLDER_NAMES = {name: name for name in PARTS} | {"valid": "validation", "val": "validation"}
-CLUSTERING_VERSION = 1  # raise it whenever `clustering` groups sequences differently
-SEQUENCES_WORTH_A_MESSAGE = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +164,8 @@ def cluster_split(
     cluster_file: str | Path | None = None,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.0,
-    say: Callable[[str], None] = lambda text: None,
-    poll: Callable[[], None] = lambda: None,
+    progress: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Split:
     """A split in which similar sequences never come apart.
 
@@ -184,12 +180,13 @@ def cluster_split(
         without it, sequences are grouped by `clustering.cluster_sequences`, once for each state of the cache
     validation_fraction, test_fraction : share of the structures; at least one cluster each, none for a share of 0 of
         the test set
-    say : shows a line to the user, before something that takes long
-    poll : called again and again meanwhile; it may raise an error to end the work
+    progress : show how far the grouping of sequences is
+    should_stop : polled meanwhile
 
     Raises
     ------
     SplitError : the shares leave nothing to train on, the cluster file is malformed, or there are too few clusters
+    CacheInterrupted : `should_stop` returned True
     """
     if not 0 < validation_fraction < 1:
         raise SplitError(f"--validation_fraction must be between 0 and 1, but is {validation_fraction}")
@@ -199,10 +196,11 @@ def cluster_split(
             f"--validation_fraction {validation_fraction}"
         )
     if cluster_file is not None:
-        clusters, notes = _clusters_from_file(cache, Path(cluster_file))
+        clusters, notes = clusters_from_file(cache, Path(cluster_file))
         origin = f"split by the clusters of {cluster_file}"
     else:
-        clusters, notes = _clusters_by_similarity(cache, say, poll), []
+        display = Progress(progress, "grouping sequences by similarity")
+        clusters, notes = clusters_by_similarity(cache, display, should_stop), []
         origin = "split by sequence similarity"
     needed = 2 + (test_fraction > 0)
     if len(clusters) < needed:
@@ -248,123 +246,3 @@ def _draw(clusters: list[list[int]], target: float, leave: int) -> tuple[list[in
         remaining.remove(smallest)
         drawn = list(smallest)
     return drawn, remaining
-
-
-def _grouped(labels: Iterable[int]) -> list[list[int]]:
-    groups: defaultdict[int, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        groups[label].append(row)
-    return list(groups.values())
-
-
-class _Union:
-    """Disjoint sets of rows."""
-
-    def __init__(self, count: int):
-        self._parent = list(range(count))
-
-    def find(self, row: int) -> int:
-        while self._parent[row] != row:
-            self._parent[row] = self._parent[self._parent[row]]
-            row = self._parent[row]
-        return row
-
-    def join(self, rows: Iterable[int]) -> None:
-        roots = [self.find(row) for row in rows]
-        for root in roots:
-            self._parent[root] = min(roots)
-
-    def groups(self) -> list[list[int]]:
-        return _grouped(self.find(row) for row in range(len(self._parent)))
-
-
-def _clusters_from_file(cache: StructureCache, path: Path) -> tuple[list[list[int]], list[str]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SplitError(f"--cluster_file {path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SplitError(f"--cluster_file {path}: not text ({error})") from error
-    members: defaultdict[str, list[str]] = defaultdict(list)
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        columns = line.split("\t")
-        if len(columns) != 2:
-            raise SplitError(
-                f"--cluster_file {path}, line {number}: {len(columns)} columns separated by tabs instead of 2, "
-                "representative and member"
-            )
-        members[columns[0].strip()].append(columns[1].strip())
-    index = NameIndex(cache)
-    union = _Union(len(cache))
-    absent: list[str] = []
-    listed: set[int] = set()
-    for names in members.values():
-        found, missing = index.find_all(names)
-        rows = set().union(*found.values())
-        union.join(rows)
-        listed |= rows
-        absent += missing
-    notes = []
-    if absent:
-        notes.append(f"{len(absent):,} names of {path.name} have no structure here: {first_few(absent)}")
-    unlisted = [cache.names[row] for row in range(len(cache)) if row not in listed]
-    if len(unlisted) == len(cache):
-        raise SplitError(
-            f"--cluster_file {path}: it names none of the {len(cache):,} structures; they are called, for example, "
-            f"{first_few(cache.names)}, and the file has {first_few(absent)}"
-        )
-    if unlisted:
-        notes.append(
-            f"{len(unlisted):,} structures are not in {path.name}, each is a cluster of its own: {first_few(unlisted)}"
-        )
-    return union.groups(), notes
-
-
-def _clusters_by_similarity(
-    cache: StructureCache, say: Callable[[str], None], poll: Callable[[], None]
-) -> list[list[int]]:
-    """Clusters of rows, from a file in the cache's folder if they were made before."""
-    name = f"clusters-{CLUSTERING_VERSION}-{cache.fingerprint[:12]}.tsv"
-    path = cache.folder / name
-    try:
-        # Several processes of one run come here at the same time: one does the work.
-        with FileLock(path.with_suffix(".lock")):
-            clusters = _read_clusters(cache, path)
-            if clusters is None:
-                clusters = _compute_clusters(cache, say, poll)
-                for old in cache.folder.glob("clusters-*.tsv"):
-                    old.unlink()
-                lines = [f"{cache.names[rows[0]]}\t{cache.names[row]}\n" for rows in clusters for row in rows]
-                write_atomically(path, "".join(lines))
-    except OSError as error:
-        say(f"{path} cannot be written ({error.strerror}), so the sequences are grouped anew in each run")
-        clusters = _compute_clusters(cache, say, poll)
-    return clusters
-
-
-def _read_clusters(cache: StructureCache, path: Path) -> list[list[int]] | None:
-    if not path.exists():
-        return None
-    rows = {name: row for row, name in enumerate(cache.names)}
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for line in path.read_text(encoding="utf-8").splitlines():
-        representative, _, member = line.partition("\t")
-        if member in rows:
-            groups[representative].append(rows.pop(member))
-    return None if rows else list(groups.values())
-
-
-def _compute_clusters(cache: StructureCache, say: Callable[[str], None], poll: Callable[[], None]) -> list[list[int]]:
-    chains = [(row, sequence) for row in range(len(cache)) for sequence in cache.chain_sequences(row)]
-    if len(chains) >= SEQUENCES_WORTH_A_MESSAGE:
-        say(f"grouping {len(chains):,} sequences by similarity, once for this data set ...")
-    labels = cluster_sequences([sequence for _, sequence in chains], poll)
-    union = _Union(len(cache))
-    by_label: defaultdict[int, set[int]] = defaultdict(set)
-    for (row, _), label in zip(chains, labels.tolist(), strict=True):
-        by_label[label].add(row)
-    for rows in by_label.values():
-        union.join(rows)
-    return union.groups()

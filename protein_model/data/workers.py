@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from .errors import CacheError, CacheInterrupted
@@ -37,7 +37,7 @@ def make_shards(
     num_workers: int,
     on_item: Callable[[], None],
     should_stop: Callable[[], bool],
-) -> Iterator[tuple[Task, Result]]:
+) -> Generator[tuple[Task, Result], None, None]:
     """Run `make_shard` on tasks, in this process or in several, and yield each with its result as it is done.
 
     Parameters
@@ -59,7 +59,7 @@ def make_shards(
 
 def _make_here(
     tasks: Sequence[Task], on_item: Callable[[], None], should_stop: Callable[[], bool]
-) -> Iterator[tuple[Task, Result]]:
+) -> Generator[tuple[Task, Result], None, None]:
     def begin_item(number: int) -> None:
         if should_stop():
             raise CacheInterrupted("building the cache was stopped; the next build goes on from its finished shards")
@@ -71,7 +71,7 @@ def _make_here(
 
 def _make_in_workers(
     tasks: Sequence[Task], num_workers: int, on_item: Callable[[], None], should_stop: Callable[[], bool]
-) -> Iterator[tuple[Task, Result]]:
+) -> Generator[tuple[Task, Result], None, None]:
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in tasks:
         waiting.put(task)
@@ -93,7 +93,7 @@ def _make_in_workers(
             if kind == "item":
                 on_item()
             elif kind == "error":
-                # A signal to the whole process group ends the workers too, a moment before it is noticed here.
+                # A signal to all processes of a job ends workers too, a moment before it is noticed here.
                 if should_stop():
                     continue
                 raise value
@@ -104,7 +104,8 @@ def _make_in_workers(
         for worker in workers:
             worker.stop()
         for worker in workers:
-            worker.join()
+            if worker.is_alive():  # not so if an interruption came before it was started
+                worker.join()
 
 
 class _Worker(threading.Thread):
@@ -159,12 +160,14 @@ class _Worker(threading.Thread):
                 raise CacheError("stopped")
             if self._process is None:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", START_WORKER, json.dumps([path for path in sys.path if path] or [""])],
+                    # An empty entry, as in interactive sessions, is the folder of the moment.
+                    [sys.executable, "-c", START_WORKER, json.dumps([os.path.abspath(path) for path in sys.path])],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
                     encoding="utf-8",
                     env={**os.environ, "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"},
+                    start_new_session=True,  # Ctrl-C is for the builder alone
                 )
             return self._process
 
@@ -207,7 +210,7 @@ def _death(status: int, task: Task, reading: int | None) -> str:
 
 def serve() -> None:
     """Main loop of a worker: a task per line on standard input, progress and results as lines on standard output."""
-    # The parent alone decides when a worker ends; signals that are meant for the run reach the whole process group.
+    # The parent alone decides when a worker ends; batch systems signal all processes of a job.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     # Whatever a library prints must not mix with the messages.
@@ -223,6 +226,12 @@ def serve() -> None:
 
     for line in sys.stdin:
         try:
-            send(result=make_shard(json.loads(line), begin_item))
-        except (CacheError, OSError, MemoryError) as error:
-            send(error=f"{type(error).__name__}: {error}" if not isinstance(error, CacheError) else str(error))
+            try:
+                send(result=make_shard(json.loads(line), begin_item))
+            except BrokenPipeError:
+                raise
+            except (CacheError, OSError, MemoryError) as error:
+                send(error=f"{type(error).__name__}: {error}" if not isinstance(error, CacheError) else str(error))
+        except BrokenPipeError:
+            # The builder was killed. Nobody waits for what is left, and closing the pipe once more would complain.
+            os._exit(1)

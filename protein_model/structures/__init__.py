@@ -4,7 +4,7 @@ NumPy, gemmi and Biopython only, nothing else of the package but the base of its
 """
 
 from .errors import StructureError
-from .files import STRUCTURE_ENDINGS, find_structure_files, structure_name
+from .files import LIST_ENDINGS, STRUCTURE_ENDINGS, find_structure_files, structure_name
 from .reading import read_structure
 from .residues import (
     CHI_ATOMS,
@@ -24,6 +24,7 @@ __all__ = [
     "CHI_ATOMS",
     "CHI_PI_PERIODIC",
     "HEAVY_ATOMS",
+    "LIST_ENDINGS",
     "MAX_HEAVY_ATOMS",
     "RESIDUE_LETTERS",
     "RESIDUE_NAMES",

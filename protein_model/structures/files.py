@@ -14,6 +14,7 @@ from ..errors import UserError
 from .errors import StructureError
 
 STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
+LIST_ENDINGS = (".txt", ".list")  # text files of paths
 _GZIP_MAGIC = b"\x1f\x8b"
 # mmCIF begins with a data block; before it there may be blank lines and comments.
 _MMCIF_START = re.compile(rb"(?:\s|#[^\n]*\n)*data_", re.IGNORECASE)
@@ -50,7 +51,7 @@ def find_structure_files(path: str | Path) -> list[Path]:
         )
     elif not path.is_file():
         raise UserError(f"{path}: there is no such file or folder")
-    elif path.name.lower().endswith((".txt", ".list")):
+    elif path.name.lower().endswith(LIST_ENDINGS):
         lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
         found = [path.parent / Path(line).expanduser() for line in lines if line]
     else:

@@ -245,7 +245,8 @@ def _collect(path: Path, parsed: gemmi.Structure) -> _Residues:
         place, xyz, atoms = place[first], xyz[first], atoms[first]
     if not np.isfinite(xyz).all():
         atom = int(np.argmin(np.isfinite(xyz).all(axis=1)))
-        raise StructureError(path, f"{_atom_name(parsed, source, int(place[atom]))} has a coordinate that is no number")
+        where = _atom_name(parsed, source, int(place[atom]))
+        raise StructureError(path, f"a coordinate is no number: {where}")
     shape = (len(source), MAX_HEAVY_ATOMS)
     coordinates = np.zeros((shape[0] * shape[1], 3), np.float32)
     coordinates[place] = xyz
@@ -404,7 +405,7 @@ def _first_of_each(place: np.ndarray, xyz: np.ndarray, parsed: gemmi.Structure, 
     if twice.any():
         atom = _atom_name(parsed, source, int(place[np.argmax(twice)]))
         raise _DuplicateAtom(
-            f"{atom} is there twice, at different places: two residues have one number, or two chains one identifier;"
+            f"two residues have one number, or two chains one identifier: {atom} is there twice, at different places;"
             " make them different"
         )
     return first

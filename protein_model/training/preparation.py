@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data.batching import BatchSettings, EpochPlan, MicroBatchSampler, SampleKey, sequential_micro_batches
-from ..data.cache import CacheInterrupted, CacheOptions, StructureCache, build_cache
+from ..data.cache import CacheOptions, StructureCache, build_cache
 from ..data.collate import StructureDataset, collate
 from ..data.splits import Split, cluster_split, predefined_split
 from ..model.configuration import ProteinModelConfig
@@ -54,7 +54,8 @@ def prepare_data(
     ----------
     shards : micro-batches per optimizer step over all processes
     num_processes : that share them
-    say : prints a line, and a bar is shown while the cache is built; None on processes that are silent
+    say : prints a line, and bars are shown while the cache is built and sequences are grouped; None on processes that
+        are silent
     should_stop : polled while the cache is built and sequences are grouped
 
     Raises
@@ -64,12 +65,7 @@ def prepare_data(
     source = Path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES
     options = CacheOptions(unit=settings.unit, min_length=settings.min_length)
     cache = build_cache(source, Path(settings.cache_dir), options, should_stop=should_stop, progress=say is not None)
-
-    def poll() -> None:
-        if should_stop():
-            raise CacheInterrupted("stopped while sequences were grouped by similarity")
-
-    split = _split(settings, cache, source, say or (lambda text: None), poll)
+    split = _split(settings, cache, source, say is not None, should_stop)
     batch_settings = BatchSettings(settings.batch_size, settings.batch_residues, shards, settings.seed)
     plan = EpochPlan(cache.lengths[split.train], batch_settings)
     sampler = MicroBatchSampler(plan)
@@ -111,7 +107,7 @@ class FixedBatches:
 
 
 def _split(
-    settings: Settings, cache: StructureCache, source: Path, say: Callable[[str], None], poll: Callable[[], None]
+    settings: Settings, cache: StructureCache, source: Path, show_progress: bool, should_stop: Callable[[], bool]
 ) -> Split:
     if settings.use_predefined_split:
         split_file = Path(settings.split_file) if settings.split_file else None
@@ -122,8 +118,8 @@ def _split(
         settings.seed,
         cluster_file=cluster_file,
         validation_fraction=settings.validation_fraction,
-        say=say,
-        poll=poll,
+        progress=show_progress,
+        should_stop=should_stop,
     )
 
 
