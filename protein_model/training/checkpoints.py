@@ -36,6 +36,7 @@ DEFAULT_SAVE_FOLDER = "checkpoints"
 SUPERSEDED = "superseded"
 LOCK_FILE = ".lock"
 LOCK_SECONDS = 30.0  # workers of a run that was just killed hold its lock for some seconds
+PICKLES = (".bin", ".pkl", ".pt")
 MID_EPOCH_KEPT = 2  # a save of mid-epoch state is of use only until the next one; the one before is the spare
 
 _TEMPORARY = ".incomplete-"
@@ -135,17 +136,10 @@ def verify(folder: Path) -> Manifest:
     """
     manifest = read_manifest(folder)
     for name, (size, digest) in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise DamagedCheckpoint(f"{path}: is missing")
-        if path.stat().st_size != size:
-            raise DamagedCheckpoint(f"{path}: has {path.stat().st_size} bytes instead of {size}")
-        if file_digest(path) != digest:
-            raise DamagedCheckpoint(f"{path}: its content does not match its checksum")
-    # A file that the manifest does not list was put there by somebody else, and `load_state` might read it.
-    strangers = sorted(_files_below(folder / STATE_FOLDER, folder) - set(manifest.files))
-    if strangers:
-        raise DamagedCheckpoint(f"{folder / strangers[0]}: is not part of this checkpoint")
+        if (problem := file_problem(folder / name, size, digest)) is not None:
+            raise DamagedCheckpoint(problem)
+    for path in strangers(folder, manifest):
+        raise DamagedCheckpoint(f"{path}: is not part of this checkpoint")
     return manifest
 
 
@@ -157,11 +151,36 @@ def refuse_code(folder: Path) -> None:
     DamagedCheckpoint : names the file that holds anything but tensors and plain values
     """
     for path in sorted((folder / STATE_FOLDER).iterdir()):
-        if path.suffix in (".bin", ".pkl", ".pt"):
-            try:
-                torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # the unpickler meets arbitrary bytes here, and any failure means refusal
-                raise DamagedCheckpoint(f"{path}: holds more than tensors and plain values ({error})") from error
+        if (problem := pickle_problem(path)) is not None:
+            raise DamagedCheckpoint(problem)
+
+
+def file_problem(path: Path, size: int, digest: str) -> str | None:
+    """What is wrong with a file that should have `size` bytes and the SHA-256 `digest`; None for nothing."""
+    if not path.is_file():
+        return f"{path}: is missing"
+    if path.stat().st_size != size:
+        return f"{path}: has {path.stat().st_size} bytes instead of {size}"
+    if file_digest(path) != digest:
+        return f"{path}: its content does not match its checksum"
+    return None
+
+
+def strangers(folder: Path, manifest: Manifest) -> list[Path]:
+    """State files that the manifest does not list: somebody else put them there, and `load_state` might read them."""
+    unlisted = _files_below(folder / STATE_FOLDER, folder) - set(manifest.files)
+    return [folder / name for name in sorted(unlisted)]
+
+
+def pickle_problem(path: Path) -> str | None:
+    """Why a file must not be unpickled; None where it is no pickle, or holds tensors and plain values only."""
+    if path.suffix not in PICKLES:
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler meets arbitrary bytes here, and any failure means refusal
+        return f"{path}: holds more than tensors and plain values ({error})"
+    return None
 
 
 class CheckpointStore:
@@ -358,9 +377,9 @@ def save_folder(resume_from: str | None, save_dir: str | None) -> Path:
     """Where a run saves: `save_dir` where it is given, else the folder that is resumed from, else the default."""
     if save_dir is not None:
         return Path(save_dir)
-    if resume_from is not None and Path(resume_from).is_dir():
+    if resume_from is not None and Path(resume_from).exists():
         path = Path(resume_from)
-        return path.parent if _is_checkpoint(path) else path
+        return path.parent if path.is_file() or is_checkpoint(path) else path
     return Path(DEFAULT_SAVE_FOLDER)
 
 
@@ -393,7 +412,7 @@ def locate(resume_from: str, save_dir: Path) -> ResumePoint | None:
         raise CheckpointError(f"--resume_from {resume_from}: there is no such checkpoint; {listing}")
     if path.is_file():
         raise CheckpointError(f"--resume_from {resume_from}: is a file; give a checkpoint folder")
-    if not _is_checkpoint(path):
+    if not is_checkpoint(path):
         return _newest(CheckpointStore(path))
     try:
         manifest = verify(path)
@@ -405,7 +424,8 @@ def locate(resume_from: str, save_dir: Path) -> ResumePoint | None:
         return ResumePoint(found, manifest, _unique(problems), _steps_between(path, manifest))
 
 
-def _is_checkpoint(path: Path) -> bool:
+def is_checkpoint(path: Path) -> bool:
+    """A folder that is, or was, a checkpoint; it may be damaged."""
     named = _CHECKPOINT_NAME.fullmatch(path.name) is not None or path.name == BEST_MODEL
     return named or (path / MANIFEST).exists()
 
