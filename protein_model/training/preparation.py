@@ -69,7 +69,7 @@ def prepare_data(
         if should_stop():
             raise CacheInterrupted("stopped while sequences were grouped by similarity")
 
-    split = _split(settings, cache, source, say or (lambda text: None), poll)
+    split = split_data(settings, cache, source, say or (lambda text: None), poll)
     batch_settings = BatchSettings(settings.batch_size, settings.batch_residues, shards, settings.seed)
     plan = EpochPlan(cache.lengths[split.train], batch_settings)
     sampler = MicroBatchSampler(plan)
@@ -110,9 +110,14 @@ class FixedBatches:
         return iter(self._batches)
 
 
-def _split(
-    settings: Settings, cache: StructureCache, source: Path, say: Callable[[str], None], poll: Callable[[], None]
+def split_data(
+    settings: Settings,
+    cache: StructureCache,
+    source: Path,
+    say: Callable[[str], None] = lambda text: None,
+    poll: Callable[[], None] = lambda: None,
 ) -> Split:
+    """The split of a cache that the options ask for; `say` and `poll` as of `cluster_split`."""
     if settings.use_predefined_split:
         split_file = Path(settings.split_file) if settings.split_file else None
         return predefined_split(cache, source, split_file)
