@@ -131,13 +131,15 @@ def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]
 
 def _run_model(options: argparse.Namespace, structures: list[Structure]) -> tuple[list[Evaluated], list[StepFigures]]:
     from ..inference.design import load_model
-    from ..inference.evaluation import EvaluationSettings, evaluate_structures
+    from ..inference.evaluation import EvaluationError, EvaluationSettings, evaluate_structures
     from ..inference.step_sweep import parse_step_counts, sweep_steps
 
     settings = EvaluationSettings(
         options.num_sequences, options.temperature, options.num_steps, options.num_orders, options.seed
     )
     step_counts = [] if options.steps is None else parse_step_counts(options.steps)
+    if step_counts and not options.num_sequences:
+        raise EvaluationError("--steps is about sampling: give it a --num_sequences of at least 1")
     model = load_model(options.model)
     bars = _Bars(structures)
     entries = evaluate_structures(model, structures, settings, bars.start)

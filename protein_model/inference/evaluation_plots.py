@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from ..structures import RESIDUE_LETTERS
 from .evaluation_report import GroupFigures, Report
@@ -105,9 +106,13 @@ def _by_structure(axes: Axes, report: Report) -> None:
             axes.axhline(float(np.median(shares)), color=color, linewidth=1, linestyle="--", label=f"{label}, median")
     axes.set_xlabel("scored residues")
     axes.set_ylabel("recovery, %")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.minorticks_off()
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
 
 
 def _bars(axes: Axes, groups: Sequence[GroupFigures], title: str) -> None:
@@ -132,7 +137,8 @@ def _bars(axes: Axes, groups: Sequence[GroupFigures], title: str) -> None:
     axes.set_ylabel("recovery over residues, %")
     axes.grid(alpha=0.25, axis="y")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
 
 
 def _confusion(report: Report) -> Figure:

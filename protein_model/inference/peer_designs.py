@@ -176,8 +176,9 @@ def _place(record: Record, structure: Structure) -> tuple[np.ndarray, np.ndarray
     """(L,) types of a sequence on the residues of a structure, 20 where there is none, and (L,) which were designed."""
     parts = re.split(r"[/:]", record.sequence)
     # Of a single chain it does not matter what it is called; benchmark lists do not say.
-    single = len(parts) == len(structure.chain_ids) == 1
-    chains = structure.chain_ids if record.chains is None or single else record.chains
+    chains = structure.chain_ids if record.chains is None else record.chains
+    if len(parts) == len(chains) == len(structure.chain_ids) == 1:
+        chains = structure.chain_ids
     if len(chains) != len(parts):
         whose = "the structure has" if record.chains is None else "its header names"
         raise _Unusable(
