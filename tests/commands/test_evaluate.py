@@ -79,15 +79,19 @@ def names(folder):
     return [entry["name"] for entry in document(folder)["structures"]]
 
 
-def test_a_folder_of_structures(capsys, model_folder, structures, tmp_path):
-    out = tmp_path / "new" / "out"
-    status, printed, shown = evaluate(
-        capsys, "--model", model_folder, "--pdb_path", structures, "--out_dir", out, "--steps", "1,2", *FEW
-    )
-    assert status == 0
-    written = document(out)
-    assert names(out) == ["1orc", "5PTI", "pdb1ubi"]
-    assert {path.name for path in out.iterdir()} == {
+@pytest.fixture(scope="module")
+def of_the_files(model_folder, structures, tmp_path_factory):
+    """The output of an evaluation on the structure files."""
+    out = tmp_path_factory.mktemp("files") / "new" / "out"
+    options = ["--model", model_folder, "--pdb_path", structures, "--out_dir", out, "--steps", "1,2", *FEW]
+    assert main(["evaluate", *map(str, options)]) == 0
+    return out
+
+
+def test_a_folder_of_structures(of_the_files):
+    written = document(of_the_files)
+    assert names(of_the_files) == ["1orc", "5PTI", "pdb1ubi"]
+    assert {path.name for path in of_the_files.iterdir()} == {
         *("evaluation.json", "recovery.png", "confusion.png", "calibration.png", "mask_rate.png", "steps.png")
     }
     summary = written["summary"]
@@ -99,17 +103,22 @@ def test_a_folder_of_structures(capsys, model_folder, structures, tmp_path):
     assert [row["steps"] for row in written["steps"]] == [1, 2]
     assert written["settings"]["num_sequences"] == 2 and written["settings"]["seed"] == 0
     assert written["unusable"] == []
-    assert f"{100 * summary['one_shot_recovery']['mean']['value']:.1f} [" in printed
-    assert str(out / "steps.png") in printed
+
+
+def test_same_options_same_figures_on_the_screen_as_in_the_file(capsys, model_folder, structures, of_the_files):
+    status, printed, shown = evaluate(capsys, "--model", model_folder, "--pdb_path", structures, *FEW)
+    assert status == 0
+    summary = document(of_the_files)["summary"]
+    for name in ("one_shot_recovery", "sampled_recovery"):
+        assert "{value:.1f} [{low:.1f}, {high:.1f}]".format(**times_100(summary[name]["median"])) in printed
+    for name in ("one_shot_perplexity", "order_agnostic_perplexity"):
+        assert "{value:.2f} [{low:.2f}, {high:.2f}]".format(**summary[name]) in printed
     # In a log file a line at the beginning of each part says what is going on.
-    parts = ("likelihood", "sampling", "likelihood by number of steps", "sampling in 1 steps", "sampling in 2 steps")
-    assert [line.partition(":")[0] for line in shown.splitlines()] == list(parts)
+    assert [line.partition(":")[0] for line in shown.splitlines()] == ["likelihood", "sampling"]
 
 
-def test_same_options_same_file(capsys, model_folder, structures, tmp_path):
-    for out in ("one", "two"):
-        evaluate(capsys, "--model", model_folder, "--pdb_path", structures, "--out_dir", tmp_path / out, *FEW)
-    assert document(tmp_path / "one") == document(tmp_path / "two")
+def times_100(estimate):
+    return {name: 100 * value for name, value in estimate.items()}
 
 
 def test_files_that_cannot_be_used_are_named_and_the_others_measured(capsys, model_folder, structures, tmp_path):
@@ -134,18 +143,16 @@ def benchmark_entry(path, layout):
     return {"name": structure.name, "seq": sequence_of(structure.residue_type), "coords": coords}
 
 
-@pytest.mark.parametrize(("layout", "ending"), [("by residue", "json"), ("by atom", "json"), ("by atom", "jsonl")])
-def test_a_benchmark_list_gives_what_the_files_give(capsys, model_folder, structures, tmp_path, layout, ending):
+@pytest.mark.parametrize(("layout", "ending"), [("by residue", "json"), ("by atom", "jsonl")])
+def test_a_benchmark_list_gives_what_the_files_give(
+    capsys, model_folder, structures, of_the_files, tmp_path, layout, ending
+):
     entries = [benchmark_entry(path, layout) for path in sorted(structures.iterdir())]
     path = tmp_path / f"list.{ending}"
     path.write_text(json.dumps(entries) if ending == "json" else "\n".join(map(json.dumps, entries)))
-    for source, out in ((path, "list"), (structures, "files")):
-        status, _, _ = evaluate(
-            capsys, "--model", model_folder, "--pdb_path", source, "--out_dir", tmp_path / out, *FEW
-        )
-        assert status == 0
-    listed, files = (document(tmp_path / out)["structures"] for out in ("list", "files"))
-    for one, two in zip(listed, files, strict=True):
+    status, _, _ = evaluate(capsys, "--model", model_folder, "--pdb_path", path, "--out_dir", tmp_path / "out", *FEW)
+    assert status == 0
+    for one, two in zip(document(tmp_path / "out")["structures"], document(of_the_files)["structures"], strict=True):
         assert (one["name"], one["residues"]) == (two["name"], two["residues"])
         assert one["one_shot_nll"] == pytest.approx(two["one_shot_nll"], rel=1e-3)
 
@@ -183,18 +190,13 @@ def test_each_part_of_the_split_of_a_run(capsys, run, tmp_path):
         capsys, "--model", model, "--split", "validation", "--pdb_path", cache, "--out_dir", tmp_path / "cache", *FEW
     )
     assert names(tmp_path / "cache") == names(tmp_path / "validation")
-    status, _, shown = evaluate(capsys, "--model", model, "--split", "test")
-    assert status == 2 and "--split test: the split of this run has no test structures" in shown
-
-
-def test_the_validation_perplexity_is_the_one_of_the_training(capsys, run, tmp_path):
-    folder, _ = run
-    model = folder / "save" / "best_model"
-    evaluate(capsys, "--model", model, "--split", "validation", "--out_dir", tmp_path, *FEW)
+    # The figures of the validation during training are the same.
     [epoch] = json.loads((folder / "save" / "history.json").read_text())["epochs"]
-    summary = document(tmp_path)["summary"]
+    summary = document(tmp_path / "validation")["summary"]
     assert summary["one_shot_perplexity"]["value"] == pytest.approx(epoch["one_shot_perplexity"], rel=1e-3)
     assert summary["one_shot_recovery"]["by_residue"]["value"] == pytest.approx(epoch["one_shot_recovery"], abs=2e-3)
+    status, _, shown = evaluate(capsys, "--model", model, "--split", "test")
+    assert status == 2 and "--split test: the split of this run has no test structures" in shown
 
 
 def test_a_split_is_refused_where_it_cannot_be_told(capsys, run, model_folder, structures, tmp_path):
