@@ -12,7 +12,7 @@ from ..data.errors import SplitError
 from ..data.splits import PARTS
 from .arguments import EXAMPLES, GivenOptions
 from .preparation import split_data
-from .trainer import SETTINGS_FILE
+from .saving import SETTINGS_FILE
 
 __all__ = ["PARTS", "saved_part"]
 
