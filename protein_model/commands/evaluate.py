@@ -1,4 +1,4 @@
-"""`python -m protein_model evaluate`: a model and structures with known sequences -> recovery and perplexity."""
+"""`python -m protein_model evaluate`: structures with known sequences, a model or designs -> figures and pictures."""
 
 from __future__ import annotations
 
@@ -6,48 +6,181 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..inference.evaluation import Advance, Evaluated
+    from ..inference.step_sweep import StepFigures
+    from ..structures import Structure
+
+JSON_FILE = "evaluation.json"
+STEPS_PICTURE = "steps.png"
+LIST_ENDINGS = (".json", ".jsonl")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure recovery and perplexity of a model."""
+    """Measure how well a model, or the designs of any tool, agree with native sequences."""
+    options = _parser().parse_args(arguments)
+
+    from ..inference.evaluation import EvaluationError
+    from ..inference.evaluation_plots import draw_report, draw_steps
+    from ..inference.evaluation_report import build_report, plain
+    from ..inference.evaluation_tables import report_text, steps_text
+    from ..inference.metrics import scored_residues
+    from ..inference.peer_designs import match_designs
+
+    if options.designs is not None and (options.steps is not None or options.split is not None):
+        raise EvaluationError("--steps and --split go with --model, not with --designs")
+    structures, problems = _structures(options)
+    for structure in structures:
+        if not scored_residues(structure).any():
+            problems.append(f"{structure.name}: no residue has both a complete backbone and a known type")
+    structures = [structure for structure in structures if scored_residues(structure).any()]
+    if not structures:
+        raise EvaluationError(f"there is nothing to evaluate on: {problems[0] if problems else 'no structure'}")
+    steps: list[StepFigures] = []
+    if options.designs is not None:
+        entries, unmatched = match_designs(options.designs, structures)
+        problems += unmatched
+    else:
+        entries, steps = _run_model(options, structures)
+    for problem in problems:
+        print(f"WARNING: {problem}", file=sys.stderr)
+    report = build_report(entries, options.seed)
+    print(_description(options))
+    print(report_text(report))
+    if steps:
+        print(f"\n{steps_text(steps)}")
+    if options.out_dir is not None:
+        options.out_dir.mkdir(parents=True, exist_ok=True)
+        document = {"settings": _settings(options), **plain(report), "steps": plain(steps), "unusable": problems}
+        path = options.out_dir / JSON_FILE
+        path.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+        written = [path, *draw_report(options.out_dir, report)]
+        if steps:
+            written.append(draw_steps(options.out_dir / STEPS_PICTURE, steps))
+        print("\n" + "\n".join(map(str, written)))
+    return 1 if problems else 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m protein_model evaluate", description=main.__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model, such as best_model")
-    parser.add_argument("--pdb_path", type=Path, required=True, help="PDB / mmCIF file, or a folder of them")
-    parser.add_argument("--json", type=Path, default=None, help="file for all figures, per structure and in total")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, help="folder of a trained model, such as best_model")
+    what.add_argument(
+        "--designs",
+        type=Path,
+        help="FASTA file, or folder of them, with the designs of any tool, ProteinMPNN's included",
+    )
+    parser.add_argument(
+        "--pdb_path",
+        type=Path,
+        help="structures with native sequences: PDB / mmCIF file, folder, text file of paths, JSON list such as TS50, "
+        "chain_set.jsonl, or finished cache; with --split, by default the data of the run",
+    )
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), help="that part of the run's split that --model is from"
+    )
+    parser.add_argument("--out_dir", type=Path, help="folder for evaluation.json and the pictures")
     parser.add_argument("--num_sequences", type=int, default=4, help="samples per structure, 0 for none [4]")
     parser.add_argument("--temperature", type=float, default=0.1, help="of sampling [0.1]")
     parser.add_argument("--num_steps", type=int, default=32, help="denoising steps of sampling [32]")
     parser.add_argument("--num_orders", type=int, default=8, help="draws for the order-agnostic perplexity [8]")
+    parser.add_argument(
+        "--steps", help="also a table and a picture by number of steps, such as 1,4,8,16,32,L (L: one per residue)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all draws [0]")
-    options = parser.parse_args(arguments)
+    return parser
 
-    from tqdm import tqdm
 
-    from ..inference.design import load_model
-    from ..inference.evaluation import EvaluationSettings, evaluate_structures, summarise
-    from ..structures import StructureError, find_structure_files, read_structure
+def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]]:
+    """Structures to evaluate on, and what could not be read."""
+    from ..data.cache import open_cache
+    from ..data.chain_set import read_chain_list
+    from ..data.sources import is_cache_folder
+    from ..inference.evaluation import EvaluationError
+    from ..structures import Structure, StructureError, find_structure_files, read_structure
 
-    structures, failed = [], []
+    if options.split is not None:
+        from ..training.saved_split import saved_part
+
+        cache, rows = saved_part(options.model, options.split, options.pdb_path)
+        return [cache.structure(row) for row in rows.tolist()], []
+    if options.pdb_path is None:
+        raise EvaluationError("give --pdb_path, or --split for the data that the model was trained on")
+    if is_cache_folder(options.pdb_path):
+        cache = open_cache(options.pdb_path)
+        return [cache.structure(row) for row in range(len(cache))], []
+    structures: list[Structure] = []
+    problems: list[str] = []
+    if options.pdb_path.name.lower().endswith(LIST_ENDINGS):
+        for name, found in read_chain_list(options.pdb_path):
+            if isinstance(found, Structure):
+                structures.append(found)
+            else:
+                problems.append(f"{options.pdb_path}: {name}: {found}")
+        return structures, problems
     for file in find_structure_files(options.pdb_path):
         try:
             structures.append(read_structure(file))
-        except StructureError as error:
-            failed.append(str(error))
-            print(f"WARNING: {error}", file=sys.stderr)
+        except (StructureError, OSError) as error:
+            problems.append(str(error))
+    return structures, problems
+
+
+def _run_model(options: argparse.Namespace, structures: list[Structure]) -> tuple[list[Evaluated], list[StepFigures]]:
+    from ..inference.design import load_model
+    from ..inference.evaluation import EvaluationError, EvaluationSettings, evaluate_structures
+    from ..inference.step_sweep import parse_step_counts, sweep_steps
+
     settings = EvaluationSettings(
         options.num_sequences, options.temperature, options.num_steps, options.num_orders, options.seed
     )
+    step_counts = [] if options.steps is None else parse_step_counts(options.steps)
+    if step_counts and not options.num_sequences:
+        raise EvaluationError("--steps is about sampling: give it a --num_sequences of at least 1")
     model = load_model(options.model)
-    with tqdm(total=len(structures), unit="structure", disable=not sys.stderr.isatty()) as bar:
-        metrics = evaluate_structures(model, structures, settings, advance=bar.update)
-    summary = summarise(metrics, settings)
-    for name, value in summary.items():
-        if name != "settings":
-            print(f"{name:28s} {value:.4f}" if isinstance(value, float) else f"{name:28s} {value}")
-    if options.json is not None:
-        document = {"summary": summary, "structures": [asdict(entry) for entry in metrics], "unusable": failed}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    return 1 if failed else 0
+    bars = _Bars(structures)
+    entries = evaluate_structures(model, structures, settings, bars.start)
+    steps = sweep_steps(model, structures, settings, step_counts, bars.start) if step_counts else []
+    bars.close()
+    return entries, steps
+
+
+class _Bars:
+    """A progress bar for each part of the work; in a log file, a line at its beginning."""
+
+    def __init__(self, structures: Sequence[Structure]):
+        self._structures, self._residues = len(structures), sum(map(len, structures))
+        self._bar: Any = None
+
+    def start(self, title: str) -> Advance:
+        """Begin the next part."""
+        from tqdm import tqdm
+
+        self.close()
+        visible = sys.stderr.isatty()
+        if not visible:
+            print(f"{title}: {self._structures:,} structures, {self._residues:,} residues", file=sys.stderr, flush=True)
+        self._bar = tqdm(total=self._residues, desc=title, unit="residue", unit_scale=True, disable=not visible)
+        return self._bar.update
+
+    def close(self) -> None:
+        """End the last part."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on, for the JSON file."""
+    names = ["pdb_path", "designs", "seed"]
+    if options.model is not None:
+        names = ["model", "pdb_path", "split", "num_sequences", "temperature", "num_steps", "num_orders", "seed"]
+    values = {name: getattr(options, name) for name in names}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _description(options: argparse.Namespace) -> str:
+    """The same in a line for the screen."""
+    return " · ".join(f"{name} {value}" for name, value in _settings(options).items() if value is not None)

@@ -5,6 +5,9 @@ per residue, NaN where the residue is not resolved. The file is read in blocks o
 
 A line has every residue of its chain, resolved or not, so that places in the sequence are label numbers: an unresolved
 residue is itself the gap. Where two resolved neighbours are too far apart for a bond, the chain is broken all the same.
+
+Benchmarks such as TS50 are published as one JSON list of such objects, read by `read_chain_list`; there, `coords` may
+be a list of one [N, CA, C, O] per residue.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 
 from ..structures import BACKBONE_ATOM_COUNT, MAX_HEAVY_ATOMS, Structure, encode_sequence
 from ..structures.positions import peptide_bonds, position_index
+from .errors import CacheError
 
 LINES_PER_BLOCK = 256
 ATOM_NAMES = ("N", "CA", "C", "O")
@@ -86,6 +90,39 @@ def parse_lines(content: bytes, first_line: int) -> Iterator[tuple[str, Structur
             yield label, f"line lacks what a chain set has: line {number}, {type(error).__name__}: {error}"
 
 
+def read_chain_list(location: Path) -> Iterator[tuple[str, Structure | str]]:
+    """Structures of a `.jsonl` file, or of a JSON file that holds one list of the same objects.
+
+    Yields
+    ------
+    As `parse_lines`; an object without a name is called by its place in the list, from 1.
+
+    Raises
+    ------
+    CacheError : the file cannot be read, or is no JSON list
+    """
+    try:
+        content = location.read_bytes()
+    except OSError as error:
+        raise CacheError(f"{location}: cannot be read: {error.strerror}") from error
+    if location.name.lower().endswith(".jsonl"):
+        yield from parse_lines(content, 1)
+        return
+    try:
+        entries = json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CacheError(f"{location}: not JSON ({error})") from error
+    if not isinstance(entries, list):
+        raise CacheError(f'{location}: must be a list of objects with "name", "seq" and "coords"')
+    for number, entry in enumerate(entries, start=1):
+        label = f"entry {number}"
+        try:
+            label = str(entry["name"])
+            yield label, _structure(entry)
+        except (KeyError, TypeError, ValueError) as error:
+            yield label, f"lacks what a chain list has: entry {number}, {type(error).__name__}: {error}"
+
+
 def _structure(entry: dict) -> Structure:
     name = entry["name"]
     if not isinstance(name, str) or not name:
@@ -95,7 +132,11 @@ def _structure(entry: dict) -> Structure:
     length = len(sequence)
     if not length:
         raise ValueError("there are no residues")
-    atoms = [np.asarray(entry["coords"][atom], np.float32).reshape(-1, 3) for atom in ATOM_NAMES]
+    coords = entry["coords"]
+    if not isinstance(coords, dict):
+        per_residue = np.asarray(coords, np.float32).reshape(-1, len(ATOM_NAMES), 3)
+        coords = {atom: per_residue[:, index] for index, atom in enumerate(ATOM_NAMES)}
+    atoms = [np.asarray(coords[atom], np.float32).reshape(-1, 3) for atom in ATOM_NAMES]
     for atom, xyz in zip(ATOM_NAMES, atoms, strict=True):
         if len(xyz) != length:
             raise ValueError(f"{len(xyz)} coordinates of {atom} for {length} residues")

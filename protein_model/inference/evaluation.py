@@ -1,33 +1,50 @@
-"""Recovery and perplexity of a model on structures with known sequences.
+"""Runs a model on structures with known sequences: what it predicts for the native ones, and what it designs.
 
-Nothing of the native sequence reaches the logits that one-shot and sampled figures come from: their inputs hold no
-residue types. The order-agnostic likelihood shows the model part of the native sequence, as its definition has it.
+The model is given blinded structures (`blinding`): nothing of the native sequence can reach the figures that are taken
+from the backbone alone. Turning predictions into figures is left to `evaluation_report`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from ..model.decoder import NUM_RESIDUE_TYPES
-from ..model.diffusion import order_agnostic_mask
+from ..errors import UserError
 from ..model.modeling import ProteinModel
-from ..randomness import derived_seed
 from ..structures import Structure
+from .blinding import blinded
 from .inputs import backbone_batch, grouped_by_length
-from .metrics import perplexity, recovery, scored_residues
-from .sampling import sample_sequences
+from .native_likelihood import (
+    MaskedPredictions,
+    masked_predictions,
+    one_shot_predictions,
+    order_agnostic_masks,
+    stepwise_masks,
+    stepwise_nll,
+    stepwise_shares,
+)
+from .sampling import DEFAULT_STEPS, DEFAULT_TEMPERATURE, Designs, sample_sequences
 
-MAX_RESIDUES = 4000  # per forward pass; bounds memory, not results
+# Residues per forward pass; bounds memory, not results. On a CPU, larger ones only fall out of its caches.
+RESIDUES_PER_PASS = {"cpu": 1000}
+RESIDUES_PER_PASS_ELSEWHERE = 16_000
+
+Advance = Callable[[int], object]  # called with a number of residues finished
+Start = Callable[[str], Advance]  # called with the name of a part of the work; each goes once over all residues
+Result = TypeVar("Result")
+
+
+class EvaluationError(UserError, ValueError):
+    """Nothing can be measured as asked."""
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How sampled figures are made; part of every result.
+    """How figures are made; part of every result.
 
     Attributes
     ----------
@@ -39,148 +56,188 @@ class EvaluationSettings:
     """
 
     num_sequences: int = 4
-    temperature: float = 0.1
-    num_steps: int = 32
+    temperature: float = DEFAULT_TEMPERATURE
+    num_steps: int = DEFAULT_STEPS
     num_orders: int = 8
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for option, value in (("--num_sequences", self.num_sequences), ("--num_orders", self.num_orders)):
+            if value < 0:
+                raise EvaluationError(f"{option} must be at least 0, but is {value}")
 
-@dataclass(frozen=True)
-class StructureMetrics:
-    """Figures of one structure.
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """One structure, what was predicted for its native sequence and what was designed on its backbone.
 
     Attributes
     ----------
-    name : of the structure
-    residues : scored ones: complete backbone, known type
-    one_shot_nll : nats over all scored residues, predicted at once from the backbone alone
-    one_shot_recovery : share of scored residues whose most probable type is the native one
-    order_agnostic_nll : estimate in nats; None where the model has no absorbing diffusion
-    sampled_recovery : mean over samples; None where nothing was sampled
+    structure : with the native sequence
+    one_shot : all residues predicted at once; None where no model was run
+    order_agnostic : random subsets predicted from the rest; None where they were not asked for or the model has no
+        absorbing diffusion
+    designs : (samples, L) residue types, 20 where nothing was designed; None where nothing was sampled
+    score : (samples,) nats per residue that the model gave its choices; None where it is not known
     """
 
-    name: str
-    residues: int
-    one_shot_nll: float
-    one_shot_recovery: float
-    order_agnostic_nll: float | None
-    sampled_recovery: float | None
+    structure: Structure
+    one_shot: MaskedPredictions | None = None
+    order_agnostic: MaskedPredictions | None = None
+    designs: np.ndarray | None = None
+    score: np.ndarray | None = None
 
 
-@torch.no_grad()
-def evaluate_structures(
+def is_absorbing(model: ProteinModel) -> bool:
+    """True for a model that was trained to predict some residues from others: one with absorbing diffusion."""
+    return bool(model.config.use_discrete_diffusion) and model.config.diffusion_kernel == "absorbing"
+
+
+def predict_native(
     model: ProteinModel,
     structures: Sequence[Structure],
-    settings: EvaluationSettings,
-    advance: Callable[[int], object] = lambda count: None,
-) -> list[StructureMetrics]:
-    """Measure a model on structures, in their order.
+    num_orders: int,
+    seed: int,
+    advance: Advance = lambda residues: None,
+) -> list[tuple[MaskedPredictions, MaskedPredictions | None]]:
+    """One-shot and order-agnostic predictions for each structure, in their order.
 
     Parameters
     ----------
     model : in evaluation mode
-    structures : those without a scored residue give NaN
-    advance : called with the number of structures finished
+    num_orders : draws for the order-agnostic ones, which a model without absorbing diffusion has none of
+    seed : of the draws
+    advance : shows progress
     """
-    results: dict[int, StructureMetrics] = {}
-    for group in grouped_by_length(structures, MAX_RESIDUES):
+    draws = num_orders if is_absorbing(model) else 0
+
+    def measure(members: list[Structure]) -> list[tuple[MaskedPredictions, MaskedPredictions | None]]:
+        batch = backbone_batch([blinded(member) for member in members], _device(model))
+        with torch.no_grad():
+            encoded = batch.encode(model)
+        one_shot = one_shot_predictions(model, batch, encoded, members)
+        if not draws:
+            return [(prediction, None) for prediction in one_shot]
+        masks = [order_agnostic_masks(member, draws, seed) for member in members]
+        together = _draws_per_pass(model, sum(batch.lengths))
+        return list(zip(one_shot, masked_predictions(model, batch, encoded, members, masks, together), strict=True))
+
+    return _in_groups(structures, _residues_per_pass(model), measure, advance)
+
+
+def sample_designs(
+    model: ProteinModel,
+    structures: Sequence[Structure],
+    num_sequences: int,
+    temperature: float,
+    num_steps: int,
+    seed: int,
+    advance: Advance = lambda residues: None,
+) -> list[Designs]:
+    """Designs for each structure, in their order, from their backbones alone; arguments as of `sample_sequences`."""
+    limit = max(1, _residues_per_pass(model) // max(num_sequences, 1))
+
+    def measure(members: list[Structure]) -> list[Designs]:
+        return sample_sequences(
+            model, [blinded(member) for member in members], num_sequences, temperature, num_steps, seed
+        )
+
+    return _in_groups(structures, limit, measure, advance)
+
+
+def silent(title: str) -> Advance:
+    """A `Start` that shows nothing."""
+    return lambda residues: None
+
+
+def evaluate_structures(
+    model: ProteinModel,
+    structures: Sequence[Structure],
+    settings: EvaluationSettings,
+    start: Start = silent,
+) -> list[Evaluated]:
+    """Predict and sample for each structure, in their order.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    structures : with their native sequences
+    start : shows progress
+    """
+    advance = start("likelihood")
+    predictions = predict_native(model, structures, settings.num_orders, settings.seed, advance)
+    sampled: list[Designs | None] = [None] * len(structures)
+    if settings.num_sequences:
+        how = (settings.num_sequences, settings.temperature, settings.num_steps, settings.seed)
+        sampled = list(sample_designs(model, structures, *how, start("sampling")))
+    return [
+        Evaluated(
+            structure,
+            one_shot,
+            order_agnostic,
+            None if designs is None else designs.residue_type,
+            None if designs is None else designs.score,
+        )
+        for structure, (one_shot, order_agnostic), designs in zip(structures, predictions, sampled, strict=True)
+    ]
+
+
+def stepwise_likelihoods(
+    model: ProteinModel,
+    structures: Sequence[Structure],
+    step_counts: Sequence[int],
+    seed: int,
+    advance: Advance = lambda residues: None,
+) -> np.ndarray:
+    """Negative log-likelihoods of the native sequences when they are decoded in so many steps.
+
+    Parameters
+    ----------
+    model : in evaluation mode, with absorbing diffusion
+    step_counts : numbers of steps, each at least 1
+    seed : of the masks
+    advance : shows progress
+
+    Returns
+    -------
+    (len(step_counts), structures) nats
+    """
+    shares = stepwise_shares(step_counts)
+
+    def measure(members: list[Structure]) -> list[list[float]]:
+        batch = backbone_batch([blinded(member) for member in members], _device(model))
+        with torch.no_grad():
+            encoded = batch.encode(model)
+        masks = [stepwise_masks(member, shares, seed) for member in members]
+        together = _draws_per_pass(model, sum(batch.lengths))
+        predictions = masked_predictions(model, batch, encoded, members, masks, together)
+        return [[stepwise_nll(prediction, shares, steps) for steps in step_counts] for prediction in predictions]
+
+    return np.array(_in_groups(structures, _residues_per_pass(model), measure, advance)).T
+
+
+def _in_groups(
+    structures: Sequence[Structure],
+    max_residues: int,
+    measure: Callable[[list[Structure]], Sequence[Result]],
+    advance: Advance,
+) -> list[Result]:
+    """Results of `measure` for each structure, in their order, found for groups of similar lengths."""
+    results: dict[int, Result] = {}
+    for group in grouped_by_length(structures, max_residues):
         members = [structures[index] for index in group]
-        for index, metrics in zip(group, _measure(model, members, settings), strict=True):
-            results[index] = metrics
-        advance(len(group))
+        results.update(zip(group, measure(members), strict=True))
+        advance(sum(map(len, members)))
     return [results[index] for index in range(len(structures))]
 
 
-def _measure(model: ProteinModel, members: list[Structure], settings: EvaluationSettings) -> list[StructureMetrics]:
-    device = next(model.parameters()).device
-    batch = backbone_batch(members, device)
-    encoded = batch.encode(model)
-    scored = torch.from_numpy(np.concatenate([scored_residues(member) for member in members])).to(device)
-    nothing = torch.full_like(batch.structure_index, NUM_RESIDUE_TYPES)
-    logits = model.decode(encoded, nothing, torch.ones(len(members), device=device)).float()
-    # Native types are looked up only now, behind the model.
-    native = torch.from_numpy(np.concatenate([member.residue_type for member in members]).astype(np.int64)).to(device)
-    one_shot = _native_nll(logits, native, scored)
-    right = (logits.argmax(-1) == native) & scored
-
-    order_agnostic: list[torch.Tensor] = []
-    absorbing = model.config.use_discrete_diffusion and model.config.diffusion_kernel == "absorbing"
-    for draw in range(settings.num_orders if absorbing else 0):
-        generator = torch.Generator(device).manual_seed(
-            derived_seed(settings.seed, "order", draw, *[member.name for member in members])
-        )
-        masked, weight = order_agnostic_mask(batch.structure_index, scored, generator)
-        tokens = torch.where(masked | ~scored, nothing, native)
-        per_structure = torch.zeros(len(members), device=device, dtype=torch.float64)
-        hidden = per_structure.index_add(0, batch.structure_index, masked.double())
-        known = per_structure.index_add(0, batch.structure_index, scored.double())
-        level = (hidden / known.clamp(min=1)).float()
-        nll = _native_nll(model.decode(encoded, tokens, level).float(), native, masked)
-        order_agnostic.append(weight.double() * per_structure.index_add(0, batch.structure_index, nll.double()))
-    estimates = torch.stack(order_agnostic).mean(0).tolist() if order_agnostic else [None] * len(members)
-
-    sampled: list[float | None] = [None] * len(members)
-    if settings.num_sequences:
-        designs = sample_sequences(
-            model, members, settings.num_sequences, settings.temperature, settings.num_steps, settings.seed
-        )
-        sampled = [
-            float(recovery(design.residue_type, member).mean()) for design, member in zip(designs, members, strict=True)
-        ]
-    results = []
-    for index, (member, nll, hits, mask) in enumerate(
-        zip(
-            members, one_shot.split(batch.lengths), right.split(batch.lengths), scored.split(batch.lengths), strict=True
-        )
-    ):
-        count = int(mask.sum())
-        results.append(
-            StructureMetrics(
-                name=member.name,
-                residues=count,
-                one_shot_nll=float(nll.double().sum()),
-                one_shot_recovery=float(hits.sum()) / count if count else math.nan,
-                order_agnostic_nll=estimates[index],
-                sampled_recovery=sampled[index],
-            )
-        )
-    return results
+def _device(model: ProteinModel) -> torch.device:
+    return next(model.parameters()).device
 
 
-def _native_nll(logits: torch.Tensor, native: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """(N,) nats of the native type where `counted`, else 0."""
-    nll = -logits.log_softmax(-1).gather(-1, native.clamp(max=NUM_RESIDUE_TYPES - 1)[:, None])[:, 0]
-    return torch.where(counted, nll, 0.0)
+def _residues_per_pass(model: ProteinModel) -> int:
+    return RESIDUES_PER_PASS.get(_device(model).type, RESIDUES_PER_PASS_ELSEWHERE)
 
 
-def summarise(metrics: Sequence[StructureMetrics], settings: EvaluationSettings) -> dict[str, object]:
-    """Figures over a whole set, with the settings that they depend on.
-
-    Recoveries are the median and the mean over structures, perplexities are over all residues together.
-    """
-    measured = [entry for entry in metrics if entry.residues]
-    residues = [entry.residues for entry in measured]
-    summary: dict[str, object] = {
-        "structures": len(measured),
-        "residues": sum(residues),
-        "one_shot_perplexity": perplexity([entry.one_shot_nll for entry in measured], residues),
-        "one_shot_recovery_median": _median([entry.one_shot_recovery for entry in measured]),
-        "one_shot_recovery_mean": _mean([entry.one_shot_recovery for entry in measured]),
-    }
-    likelihoods = [entry.order_agnostic_nll for entry in measured if entry.order_agnostic_nll is not None]
-    if likelihoods:
-        summary["order_agnostic_perplexity"] = perplexity(likelihoods, residues)
-    sampled = [entry.sampled_recovery for entry in measured if entry.sampled_recovery is not None]
-    if sampled:
-        summary["sampled_recovery_median"] = _median(sampled)
-        summary["sampled_recovery_mean"] = _mean(sampled)
-    summary["settings"] = asdict(settings)
-    return summary
-
-
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values)) if len(values) else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else math.nan
+def _draws_per_pass(model: ProteinModel, residues: int) -> int:
+    return max(1, _residues_per_pass(model) // max(residues, 1))

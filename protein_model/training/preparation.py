@@ -65,7 +65,7 @@ def prepare_data(
     source = Path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES
     options = CacheOptions(unit=settings.unit, min_length=settings.min_length)
     cache = build_cache(source, Path(settings.cache_dir), options, should_stop=should_stop, progress=say is not None)
-    split = _split(settings, cache, source, say is not None, should_stop)
+    split = split_data(settings, cache, source, say is not None, should_stop)
     batch_settings = BatchSettings(settings.batch_size, settings.batch_residues, shards, settings.seed)
     plan = EpochPlan(cache.lengths[split.train], batch_settings)
     sampler = MicroBatchSampler(plan)
@@ -106,9 +106,14 @@ class FixedBatches:
         return iter(self._batches)
 
 
-def _split(
-    settings: Settings, cache: StructureCache, source: Path, show_progress: bool, should_stop: Callable[[], bool]
+def split_data(
+    settings: Settings,
+    cache: StructureCache,
+    source: Path,
+    show_progress: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Split:
+    """The split of a cache that the options ask for; `show_progress` and `should_stop` as of `cluster_split`."""
     if settings.use_predefined_split:
         split_file = Path(settings.split_file) if settings.split_file else None
         return predefined_split(cache, source, split_file)

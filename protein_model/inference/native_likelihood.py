@@ -1,0 +1,231 @@
+"""How probable a model finds native sequences: all residues at once, in any order, or in a given number of steps.
+
+`masked_predictions` is the only place of the evaluation that shows a model native residues: those that the definition
+of an order-agnostic likelihood takes for decoded already, never the ones that are asked for. Random numbers belong to
+(seed, name of the structure, draw), so a figure does not depend on what else is evaluated beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from ..model.decoder import NUM_RESIDUE_TYPES
+from ..model.encoder import EncodedBackbone
+from ..model.modeling import ProteinModel
+from ..randomness import numpy_generator
+from ..structures import Structure
+from .inputs import BackboneBatch
+from .metrics import scored_residues
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedPredictions:
+    """What a model predicts for the masked residues of one structure, in `D` draws of masks.
+
+    Attributes
+    ----------
+    scored : number of residues that can be masked
+    masked : (D, L) bool
+    nll : (D, L) float32, nats of the native type; 0 where not masked
+    predicted : (D, L) int8, the most probable type; 20 where not masked
+    confidence : (D, L) float32, its probability; 0 where not masked
+    """
+
+    scored: int
+    masked: np.ndarray
+    nll: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def share(self) -> np.ndarray:
+        """(D,) masked residues / scored ones."""
+        return np.asarray(self.masked.sum(axis=1) / max(self.scored, 1))
+
+    @property
+    def mean_nll(self) -> np.ndarray:
+        """(D,) nats per masked residue, 0 where none is."""
+        return np.asarray(self.nll.sum(axis=1, dtype=np.float64) / np.maximum(self.masked.sum(axis=1), 1))
+
+
+def one_shot_predictions(
+    model: ProteinModel,
+    batch: BackboneBatch,
+    encoded: EncodedBackbone,
+    structures: Sequence[Structure],
+) -> list[MaskedPredictions]:
+    """Predict all scored residues at once from the backbone alone: one draw, in which all are masked.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    batch, encoded : backbones of the structures
+    structures : with the native types, which are looked up when the model is done
+    """
+    masks = [scored_residues(structure)[None] for structure in structures]
+    blank = np.full((1, sum(batch.lengths)), NUM_RESIDUE_TYPES)
+    return _predict(model, batch, encoded, structures, blank, masks, draws_per_pass=1)
+
+
+def masked_predictions(
+    model: ProteinModel,
+    batch: BackboneBatch,
+    encoded: EncodedBackbone,
+    structures: Sequence[Structure],
+    masks: Sequence[np.ndarray],
+    draws_per_pass: int = 1,
+) -> list[MaskedPredictions]:
+    """Predict masked residues from the backbone and the native types of the scored residues that are not masked.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    batch, encoded : backbones of the structures
+    structures : with the native types
+    masks : (D, L) bool for each structure, of scored residues only; the same D for all
+    draws_per_pass : decoded together; bounds memory, not results
+    """
+    shown = [
+        np.where(mask | ~scored_residues(structure), NUM_RESIDUE_TYPES, structure.residue_type)
+        for structure, mask in zip(structures, masks, strict=True)
+    ]
+    return _predict(model, batch, encoded, structures, np.concatenate(shown, axis=1), masks, draws_per_pass)
+
+
+@torch.no_grad()
+def _predict(
+    model: ProteinModel,
+    batch: BackboneBatch,
+    encoded: EncodedBackbone,
+    structures: Sequence[Structure],
+    tokens: np.ndarray,
+    masks: Sequence[np.ndarray],
+    draws_per_pass: int,
+) -> list[MaskedPredictions]:
+    """Decode (D, N) tokens and look at what the model says of the masked residues."""
+    device = encoded.residues.device
+    scored = [int(scored_residues(structure).sum()) for structure in structures]
+    # A structure of which nothing can be scored is as unknown as one that is masked whole.
+    levels = np.stack(
+        [mask.sum(axis=1) / count if count else np.ones(len(mask)) for mask, count in zip(masks, scored, strict=True)],
+        axis=1,
+    )
+    parts = []
+    for start in range(0, len(tokens), draws_per_pass):
+        rows = slice(start, start + draws_per_pass)
+        logits = model.decode(
+            encoded,
+            torch.from_numpy(tokens[rows].astype(np.int64)).to(device),
+            torch.from_numpy(levels[rows].astype(np.float32)).to(device),
+        )
+        parts.append(logits.float().log_softmax(-1).cpu().numpy())
+    log_probability = np.concatenate(parts)
+
+    native = np.concatenate([structure.residue_type for structure in structures]).astype(np.int64)
+    masked = np.concatenate(masks, axis=1)
+    native_column = np.minimum(native, NUM_RESIDUE_TYPES - 1)[None, :, None]
+    nll = np.where(masked, -np.take_along_axis(log_probability, native_column, axis=2)[..., 0], np.float32(0))
+    predicted = np.where(masked, log_probability.argmax(axis=2), NUM_RESIDUE_TYPES).astype(np.int8)
+    confidence = np.where(masked, np.exp(log_probability.max(axis=2)), np.float32(0))
+    ends = np.cumsum(batch.lengths)[:-1]
+    return [
+        MaskedPredictions(count, *arrays)
+        for count, *arrays in zip(
+            scored, *(np.split(array, ends, axis=1) for array in (masked, nll, predicted, confidence)), strict=True
+        )
+    ]
+
+
+def random_masks(structure: Structure, counts: Sequence[int], seed: int, purpose: str) -> np.ndarray:
+    """Masks of given numbers of scored residues, all subsets of a size alike.
+
+    Returns
+    -------
+    (len(counts), L) bool
+    """
+    scored = np.flatnonzero(scored_residues(structure))
+    masks = np.zeros((len(counts), len(structure)), bool)
+    for draw, (mask, count) in enumerate(zip(masks, counts, strict=True)):
+        generator = numpy_generator(seed, purpose, structure.name, draw)
+        mask[generator.permutation(scored)[:count]] = True
+    return masks
+
+
+def order_agnostic_masks(structure: Structure, draws: int, seed: int) -> np.ndarray:
+    """Masks for the order-agnostic likelihood (Uria et al. 2014; Hoogeboom et al. 2022).
+
+    The number of masked residues is uniform in 1 to L over all draws together, stratified: draw d has its number in the
+    d-th of as many equal parts of that range, which makes the estimate no less unbiased and more precise.
+
+    Returns
+    -------
+    (draws, L) bool
+    """
+    scored = int(scored_residues(structure).sum())
+    strata = (np.arange(draws) + numpy_generator(seed, "masked share", structure.name).random(draws)) / draws
+    counts = np.minimum((strata * scored).astype(np.int64) + 1, scored)
+    return random_masks(structure, counts.tolist(), seed, "order")
+
+
+def order_agnostic_nll(predictions: MaskedPredictions) -> tuple[float, float]:
+    """Estimate of the negative log-likelihood of a whole sequence, averaged over all orders of decoding one by one.
+
+    Each draw estimates it by L times the mean over the masked residues.
+
+    Returns
+    -------
+    nats of the whole sequence · its Monte Carlo standard error from successive differences, which leave out that the
+    mean loss goes up with the masked share (Wolter 2007, Introduction to Variance Estimation, section 8.2); NaN for a
+    single draw
+    """
+    estimates = predictions.scored * predictions.mean_nll
+    draws = len(estimates)
+    if draws < 2:
+        return float(estimates.mean()), math.nan
+    variance = np.square(np.diff(estimates)).sum() / (2 * (draws - 1))
+    return float(estimates.mean()), math.sqrt(variance / draws)
+
+
+def order_agnostic_residue_nll(predictions: MaskedPredictions) -> np.ndarray:
+    """(L,) float64: shares of the residues in the estimate of `order_agnostic_nll`, which they add up to."""
+    masked = np.maximum(predictions.masked.sum(axis=1), 1)
+    weight = predictions.scored / (masked * len(masked))
+    return np.asarray((predictions.nll * weight[:, None]).sum(axis=0))
+
+
+def stepwise_shares(step_counts: Sequence[int]) -> list[Fraction]:
+    """Masked shares at which decoding in these numbers of steps makes its predictions, largest first."""
+    return sorted({Fraction(left, steps) for steps in step_counts for left in range(1, steps + 1)}, reverse=True)
+
+
+def stepwise_masks(structure: Structure, shares: Sequence[Fraction], seed: int) -> np.ndarray:
+    """(len(shares), L) bool, a random mask of each share, rounded up to whole residues."""
+    scored = int(scored_residues(structure).sum())
+    return random_masks(structure, [math.ceil(share * scored) for share in shares], seed, "step")
+
+
+def stepwise_nll(predictions: MaskedPredictions, shares: Sequence[Fraction], steps: int) -> float:
+    """Estimate of the negative log-likelihood of a whole sequence that is decoded in random order in equal steps.
+
+    A step predicts its residues independently of each other, given those of the steps before (Hoogeboom et al. 2022,
+    section 3.1). Its expected loss is taken from all residues masked at that point, as any of them may be its next.
+
+    Parameters
+    ----------
+    predictions : of masks from `stepwise_masks` with these shares
+    shares : from `stepwise_shares`
+    steps : one of the numbers that the shares were made for
+
+    Returns
+    -------
+    nats of the whole sequence; 1 step is the one-shot likelihood
+    """
+    mean = dict(zip(shares, predictions.mean_nll.tolist(), strict=True))
+    masked = [math.ceil(Fraction(left, steps) * predictions.scored) for left in range(steps + 1)]
+    return sum((masked[left] - masked[left - 1]) * mean[Fraction(left, steps)] for left in range(1, steps + 1))

@@ -1,0 +1,145 @@
+"""The harness: what it lets a model see, that figures do not depend on the batching, and which there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from protein_model.inference import evaluation
+from protein_model.inference.evaluation import (
+    EvaluationError,
+    EvaluationSettings,
+    evaluate_structures,
+    stepwise_likelihoods,
+)
+from protein_model.inference.evaluation_report import build_report
+from protein_model.inference.metrics import scored_residues
+from protein_model.inference.sampling import Designs
+from tests.inference.evaluation_cases import small_structures, tiny_model, with_sequence
+
+SETTINGS = EvaluationSettings(num_sequences=2, num_steps=3, num_orders=3)
+BACKBONE_ONLY = EvaluationSettings(num_sequences=2, num_steps=3, num_orders=0)
+KERNELS = [
+    {"use_discrete_diffusion": False},
+    {"diffusion_kernel": "absorbing"},
+    {"diffusion_kernel": "uniform"},
+    {"diffusion_kernel": "substitution"},
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.mark.parametrize("options", KERNELS, ids=["one pass", "absorbing", "uniform", "substitution"])
+def test_another_native_sequence_changes_no_prediction_and_no_design(options):
+    """Nor do other side chains, B-factors and occupancies."""
+    model = tiny_model(**options)
+    structures = small_structures()
+    others = [with_sequence(structure, seed) for seed, structure in enumerate(structures)]
+    first = evaluate_structures(model, structures, BACKBONE_ONLY)
+    second = evaluate_structures(model, others, BACKBONE_ONLY)
+    for one, two in zip(first, second, strict=True):
+        assert not np.array_equal(one.structure.residue_type, two.structure.residue_type)
+        assert np.array_equal(one.one_shot.predicted, two.one_shot.predicted)
+        assert np.array_equal(one.one_shot.confidence, two.one_shot.confidence)
+        assert np.array_equal(one.designs, two.designs)
+        assert np.array_equal(one.score, two.score)
+
+
+def test_a_sampler_that_copies_what_it_is_given_falls_to_chance(model, monkeypatch):
+    """If the guard were not there, this would be a recovery of 100 %."""
+
+    def copying(model, structures, num_sequences, *rest):
+        return [
+            Designs(np.tile(structure.residue_type, (num_sequences, 1)), np.zeros(num_sequences, np.float32))
+            for structure in structures
+        ]
+
+    monkeypatch.setattr(evaluation, "sample_sequences", copying)
+    report = build_report(evaluate_structures(model, small_structures(), SETTINGS), seed=0)
+    assert report.summary.sampled_recovery.by_residue.value < 0.12
+
+
+def test_the_decoder_sees_native_residues_only_where_the_definition_says_so(model, monkeypatch):
+    seen = []
+    decode = type(model).decode
+
+    def watch(self, encoded, tokens, noise_level):
+        seen.append((tokens.clone(), noise_level.clone()))
+        return decode(self, encoded, tokens, noise_level)
+
+    monkeypatch.setattr(type(model), "decode", watch)
+    [structure] = small_structures()[1:2]
+    settings = EvaluationSettings(num_sequences=0, num_orders=5)
+    [found] = evaluate_structures(model, [structure], settings)
+    blank, level = seen[0]
+    assert (blank == 20).all() and (level == 1).all()
+    shown = np.concatenate([tokens.numpy() for tokens, _ in seen[1:]])
+    assert np.array_equal(shown == 20, found.order_agnostic.masked | ~scored_residues(structure))
+    assert np.array_equal(shown[shown < 20], np.broadcast_to(structure.residue_type, shown.shape)[shown < 20])
+
+
+@pytest.mark.parametrize("residues", [1, 150, 10_000])
+def test_figures_do_not_depend_on_the_batching_or_on_the_order_of_the_structures(model, monkeypatch, residues):
+    structures = small_structures()
+    expected = evaluate_structures(model, structures, SETTINGS)
+    steps = stepwise_likelihoods(model, structures, [1, 3], seed=0)
+    monkeypatch.setattr(evaluation, "RESIDUES_PER_PASS", {"cpu": residues})
+    found = evaluate_structures(model, structures[::-1], SETTINGS)[::-1]
+    for one, two in zip(expected, found, strict=True):
+        for kind in ("one_shot", "order_agnostic"):
+            first, second = getattr(one, kind), getattr(two, kind)
+            assert np.array_equal(first.masked, second.masked)
+            assert np.allclose(first.nll, second.nll, atol=1e-4)
+            assert np.allclose(first.confidence, second.confidence, atol=1e-4)
+        assert (one.designs == two.designs).mean() > 0.99
+        assert one.score == pytest.approx(two.score, abs=0.02)
+    assert stepwise_likelihoods(model, structures[::-1], [1, 3], seed=0)[:, ::-1] == pytest.approx(steps, rel=1e-4)
+
+
+def test_same_seed_same_figures(model):
+    structures = small_structures()
+    first, second = (build_report(evaluate_structures(model, structures, SETTINGS), seed=0) for _ in range(2))
+    assert first.summary == second.summary and first.groups == second.groups and first.structures == second.structures
+    other = EvaluationSettings(num_sequences=2, num_steps=3, num_orders=3, seed=1)
+    third = build_report(evaluate_structures(model, structures, other), seed=1)
+    assert third.summary.order_agnostic_perplexity != first.summary.order_agnostic_perplexity
+    assert third.summary.one_shot_perplexity.value == first.summary.one_shot_perplexity.value
+
+
+def test_only_absorbing_diffusion_predicts_some_residues_from_others():
+    structures = small_structures()[:1]
+    for options, expected in zip(KERNELS, (False, True, False, False), strict=True):
+        [found] = evaluate_structures(tiny_model(**options), structures, SETTINGS)
+        assert (found.order_agnostic is not None) == expected
+
+
+def test_what_is_not_asked_for_is_not_there(model):
+    [found] = evaluate_structures(model, small_structures()[:1], EvaluationSettings(num_sequences=0, num_orders=0))
+    assert found.designs is None and found.order_agnostic is None and found.one_shot is not None
+    assert evaluate_structures(model, [], SETTINGS) == []
+
+
+def test_progress_adds_up_to_all_residues_of_each_part(model):
+    finished: dict[str, int] = {}
+
+    def start(title):
+        finished[title] = 0
+
+        def advance(residues):
+            finished[title] += residues
+
+        return advance
+
+    structures = small_structures()
+    evaluate_structures(model, structures, SETTINGS, start)
+    total = sum(map(len, structures))
+    assert finished == {"likelihood": total, "sampling": total}
+
+
+@pytest.mark.parametrize("name", ["num_sequences", "num_orders"])
+def test_settings_out_of_range_are_refused_by_name(name):
+    with pytest.raises(EvaluationError, match=f"--{name} must be at least 0"):
+        EvaluationSettings(**{name: -1})
