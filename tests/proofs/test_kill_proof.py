@@ -3,10 +3,10 @@
     python -m pytest -m proof tests/proofs/test_kill_proof.py
 
 The real `train_accelerate.py` is started in 1, 2 or 4 processes, killed at random instants, gone on with by
-`--resume_from latest`, again and again until it ends, and compared with a run that was left alone. On a constant number
-of processes everything has to be equal bit by bit: history, weights, optimizer state, weight average, best model, and of
-every single step the samples, their noise and the gradient. On changing numbers the samples and their noise have to be
-equal bit by bit, and the numbers up to rounding; with `--deterministic` the numbers as well.
+`--resume_from latest`, again and again until it ends, and compared with a run that was left alone. On a constant
+number of processes everything has to be equal bit by bit: history, weights, optimizer state, weight average, best
+model, and of every single step the samples, their noise and the gradient. On changing numbers of processes the samples
+and their noise have to be equal bit by bit, and the results up to rounding; with `--deterministic` the results as well.
 
 Environment variables: PROOF_KILLS (300), PROOF_WORKERS (runs side by side, 2), PROOF_SEED (0).
 """
@@ -97,9 +97,9 @@ class Tally:
     def line(self, seconds: float) -> str:
         return (
             f"kill proof: {self.kills} kills, {self.inside_saves} of them inside a save, in {self.runs} runs "
-            f"({self.moved} on changing numbers of processes), {60 * self.kills / seconds:.0f} kills a minute; steps done "
-            f"again {self.steps_again} ({self.steps_again / max(self.kills, 1):.2f} per kill); largest difference where "
-            f"rounding is allowed {self.largest:.1e}; runs that do not match: {len(self.failures)}"
+            f"({self.moved} on changing numbers of processes), {60 * self.kills / seconds:.0f} kills a minute; steps "
+            f"done again {self.steps_again} ({self.steps_again / max(self.kills, 1):.2f} per kill); largest difference "
+            f"where rounding is allowed {self.largest:.1e}; runs that do not match: {len(self.failures)}"
         )
 
 
