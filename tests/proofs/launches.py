@@ -1,0 +1,159 @@
+"""Client of the fork server: start real training runs within milliseconds, watch and kill them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+POLL_SECONDS = 0.002
+TRAINING_ENVIRONMENT = {
+    "ACCELERATE_USE_CPU": "true",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class Launch:
+    """Processes of one launch.
+
+    Attributes
+    ----------
+    pids : of the training processes, in the order of their ranks
+    log : file with what they print
+    trace : what they compute, without the ending `.rank`; None if it is not recorded
+    started : `time.monotonic()`
+    """
+
+    def __init__(self, server: ForkServer, pids: list[int], log: Path, trace: Path | None):
+        self._server = server
+        self.pids = pids
+        self.log = log
+        self.trace = trace
+        self.started = time.monotonic()
+
+    def statuses(self) -> list[int | None]:
+        """Exit status of each process, None while it runs, negative where a signal killed it."""
+        return self._server.ask(poll=self.pids)["statuses"]
+
+    def running(self) -> bool:
+        return None in self.statuses()
+
+    def kill(self) -> None:
+        """SIGKILL for all processes and their loader workers at once."""
+        try:
+            os.killpg(self.pids[0], signal.SIGKILL)
+        except ProcessLookupError:
+            return  # all of them have ended
+
+    def signal(self, number: int, rank: int | None = None) -> None:
+        """Send a signal to all training processes, or to one of them."""
+        for pid in self.pids if rank is None else [self.pids[rank]]:
+            if self._server.ask(poll=[pid])["statuses"] == [None]:
+                os.kill(pid, number)
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait for a condition; False if the launch ended, or the time was up, before it held."""
+        deadline = time.monotonic() + timeout
+        checked = 0.0
+        while time.monotonic() < deadline:
+            if condition():
+                return True
+            if time.monotonic() > checked + 10 * POLL_SECONDS:
+                if not self.running():
+                    return False
+                checked = time.monotonic()
+            time.sleep(POLL_SECONDS)
+        return False
+
+    def wait(self, timeout: float = 120) -> list[int]:
+        """Exit statuses at the end. A launch that hangs is killed, and its output is in the error.
+
+        Raises
+        ------
+        AssertionError : it did not end in time
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            statuses = self.statuses()
+            if None not in statuses:
+                return [status for status in statuses if status is not None]
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"no end after {timeout:g} s, exit statuses {statuses}:\n{self.output()}")
+            time.sleep(POLL_SECONDS)
+
+    def output(self) -> str:
+        """What the processes printed so far."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+class ForkServer:
+    """One fork server process.
+
+    Parameters
+    ----------
+    folder : for the logs and traces of its launches
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._launches = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, **TRAINING_ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+        # The allocator of pyarrow has a thread of its own otherwise, and a process with threads must not fork.
+        environment["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # an interrupt from the keyboard is for the tests; this process ends with its input
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the fork server ended with status {self._process.wait()}; the reason is above")
+        return json.loads(line)
+
+    def launch(self, arguments: Sequence[str], processes: int = 1, trace: bool = False) -> Launch:
+        """Start `train_accelerate.py` with these arguments in several processes, as `torchrun` would.
+
+        Parameters
+        ----------
+        trace : write down what is computed (see `tracing`)
+        """
+        with self._lock:
+            number = self._launches = self._launches + 1
+        log, traced = self._folder / f"{number}.log", self._folder / f"{number}.trace"
+        job = {
+            "arguments": list(arguments),
+            "processes": processes,
+            "environment": TRAINING_ENVIRONMENT,
+            "log": str(log),
+            "trace": str(traced) if trace else None,
+        }
+        return Launch(self, self.ask(launch=job)["pids"], log, traced if trace else None)
+
+    def close(self) -> None:
+        """End the server; launches that still run go on."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
