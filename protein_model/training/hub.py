@@ -312,6 +312,8 @@ class Publisher:
             write_model_folder(self.model, self._upload, self.target.repository, self.target.licence)
             epoch = read_manifest(self.model).epoch
             self._address = push_folder(self._upload, self.target, f"Best model, epoch {epoch}", self._api)
+            document = {"repository": self.target.repository, "weights": identity, "address": self._address}
+            write_file_atomically(self._record, json.dumps(document, indent=1))
         except (CheckpointError, OSError) as error:
             # The folder was replaced by a better model meanwhile, or the disk is full.
             self._failed(HubError(str(error), lasting=False), identity)
@@ -322,8 +324,6 @@ class Publisher:
         self._pushed = identity
         self._problem, self._failures = None, 0
         self._next = time.monotonic() + self._every
-        document = {"repository": self.target.repository, "weights": identity, "address": self._address}
-        write_file_atomically(self._record, json.dumps(document, indent=1))
         self._say(f"Pushed the best model, epoch {epoch}, to {self._address}")
         return True
 

@@ -529,7 +529,9 @@ class Trainer:
             if drawn is not None:
                 self._draw_curve(*drawn)
 
-        self.writer.save(names, self._state(), progress.step, progress.epochs_recorded, self._run_description(), afterwards)
+        self.writer.save(
+            names, self._state(), progress.step, progress.epochs_recorded, self._run_description(), afterwards
+        )
 
     def _state(self) -> RunState:
         scaler = self.accelerator.scaler

@@ -228,8 +228,10 @@ def test_every_better_model_is_pushed_but_not_more_often_than_asked(server, save
         expected = (save_dir / "best_model" / "model.safetensors").read_bytes()
         assert server.repositories["lab/tiny"].files["model.safetensors"] == expected
         better_model(save_dir, 100 + number)
+    wait_until(lambda: len(said) == 4)
     pushing.close(finished=False)
 
+    better_model(save_dir, 103)
     rare = publisher(server, save_dir, said, every_seconds=3600.0)
     rare.start()
     wait_until(lambda: "Pushed" in said[-1])
