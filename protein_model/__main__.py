@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from .commands import cache, design, evaluate
+from .commands import cache, design, evaluate, push
 from .errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "cache": (cache.main, "build the data set of a folder of PDB / mmCIF files"),
     "design": (design.main, "design sequences for structures"),
     "evaluate": (evaluate.main, "measure recovery and perplexity on structures"),
+    "push": (push.main, "push a trained model to the Hugging Face Hub"),
 }
 
 

@@ -7,8 +7,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import features
 from .configuration import ProteinModelConfig
+
+# Names, not the module: Transformers finds the files that a model from the Hub needs by imports of this form only.
+from .features import (
+    ANGLE_FEATURES,
+    FRAME_FEATURES,
+    NUM_ATOMS,
+    backbone_angles,
+    bonded_to_next,
+    edge_distances,
+    edge_frames,
+    neighbour_graph,
+    radial_bases,
+    relative_positions,
+)
 from .layers import EdgeUpdate, ResidueUpdate
 
 
@@ -56,12 +69,12 @@ class BackboneEncoder(nn.Module):
         self.num_radial_bases = config.num_radial_bases
         self.max_relative_position = config.max_relative_position
         hidden = config.hidden_dim
-        distance_features = features.NUM_ATOMS**2 * config.num_radial_bases
+        distance_features = NUM_ATOMS**2 * config.num_radial_bases
         self.embed_distances = nn.Linear(distance_features, hidden)
-        self.embed_frames = nn.Linear(features.FRAME_FEATURES, hidden, bias=False)
+        self.embed_frames = nn.Linear(FRAME_FEATURES, hidden, bias=False)
         self.embed_offset = nn.Embedding(2 * config.max_relative_position + 2, hidden)
         self.edge_norm = nn.LayerNorm(hidden)
-        self.embed_angles = nn.Linear(features.ANGLE_FEATURES, hidden)
+        self.embed_angles = nn.Linear(ANGLE_FEATURES, hidden)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_encoder_layers))
         self.residue_norm = nn.LayerNorm(hidden)
         self.final_edge_norm = nn.LayerNorm(hidden)
@@ -81,15 +94,13 @@ class BackboneEncoder(nn.Module):
         """
         with torch.no_grad(), torch.autocast(backbone.device.type, enabled=False):
             backbone = backbone.float()
-            neighbours, present = features.neighbour_graph(
-                backbone[:, 1], backbone_mask, structure_index, self.num_neighbors
-            )
-            bonded = features.bonded_to_next(backbone_mask, structure_index, chain_index, position)
-            angles = features.backbone_angles(backbone, bonded) * backbone_mask[:, None]
-            distances = features.edge_distances(backbone, neighbours)
-            radial = features.radial_bases(distances, self.num_radial_bases).flatten(2)
-            frames = features.edge_frames(backbone, neighbours)
-            offsets = features.relative_positions(position, chain_index, neighbours, self.max_relative_position)
+            neighbours, present = neighbour_graph(backbone[:, 1], backbone_mask, structure_index, self.num_neighbors)
+            bonded = bonded_to_next(backbone_mask, structure_index, chain_index, position)
+            angles = backbone_angles(backbone, bonded) * backbone_mask[:, None]
+            distances = edge_distances(backbone, neighbours)
+            radial = radial_bases(distances, self.num_radial_bases).flatten(2)
+            frames = edge_frames(backbone, neighbours)
+            offsets = relative_positions(position, chain_index, neighbours, self.max_relative_position)
         dtype = self.embed_distances.weight.dtype
         edges = self.embed_distances(radial.to(dtype)) + self.embed_frames(frames.to(dtype))
         edges = self.edge_norm(edges + self.embed_offset(offsets))

@@ -134,6 +134,14 @@ class Settings:
     num_example_designs: int = _option(
         3, "Validation structures to design sequences for when training ends; 0 for none."
     )
+    # Publishing
+    push_to_hub: bool = _option(
+        False, "Push the best model to the Hugging Face Hub whenever it improved, in the background, and at the end."
+    )
+    hub_model_id: str | None = _option(None, "Repository on the Hub, organisation/name; it is made if there is none.")
+    hub_private: bool = _option(False, "Make a new repository private, and refuse one that is public.")
+    hub_every_minutes: float = _option(30.0, "Shortest time between two pushes; the one at the end comes anyway.")
+    hub_license: str = _option("mit", "Licence of the published weights, as the Hub names it, such as cc-by-4.0.")
     config: str | None = _option(None, "YAML or JSON file with any of these options; the command line wins.")
 
     def __post_init__(self) -> None:
@@ -155,6 +163,10 @@ class Settings:
                 raise SettingsError(f"--{name} goes with --resume_from; a new run has nothing to reset")
         if self.early_stopping_min_delta and self.early_stopping_patience is None:
             raise SettingsError("--early_stopping_min_delta goes with --early_stopping_patience")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise SettingsError("--push_to_hub needs --hub_model_id organisation/name")
+        if self.hub_model_id is not None and not self.push_to_hub:
+            raise SettingsError("--hub_model_id goes with --push_to_hub")
 
     @property
     def demo(self) -> bool:
@@ -201,6 +213,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "keep_every": _AT_LEAST_ONE,
     "num_example_designs": _AT_LEAST_ZERO,
     "max_rollbacks": _AT_LEAST_ZERO,
+    "hub_every_minutes": _AT_LEAST_ZERO,
 }
 
 

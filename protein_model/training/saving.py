@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ..model.modeling import ProteinModel
 from .averaging import WeightAverage
-from .checkpoints import STATE_FOLDER, CheckpointStore
+from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointStore
+from .model_folder import add_model_code
 
 SETTINGS_FILE = "settings.json"
 WRITE_ERRORS = (OSError, RuntimeError, safetensors.SafetensorError)  # a full disk, an unwritable folder, a lost mount
@@ -220,6 +221,8 @@ class CheckpointWriter:
                 path.unlink()
             average = self._average.named_weights(state.registered["weight_average"], state.model)
             self._network.save_pretrained(temporary, state_dict=average)
+            if name == BEST_MODEL:  # it loads without this package, as what is published of it
+                add_model_code(temporary)
             (temporary / SETTINGS_FILE).write_text(json.dumps(description, indent=1), encoding="utf-8")
             final = self._store.commit(temporary, step, epoch, list(state.registered), self._versions)
             self._say(f"saved {final}")

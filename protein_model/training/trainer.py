@@ -40,6 +40,7 @@ from .arguments import GivenOptions
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
 from .curves import draw_loss_curve
+from .hub import publisher_of
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress
 from .reduction import OrderedReduction
@@ -139,6 +140,8 @@ class Trainer:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.save_dir = save_folder(given.values.get("resume_from"), given.values.get("save_dir"))
         self.store = CheckpointStore(self.save_dir)
+        speaks = self.accelerator.is_main_process
+        self.publisher = publisher_of(settings, self.save_dir / BEST_MODEL, self.console.say) if speaks else None
         self.shards, self.micro_steps = self._cut_steps(saved)
         self.data = self._prepare_data()
         config = model_configuration(settings)
@@ -216,10 +219,17 @@ class Trainer:
         RunDiverged : see `--on_divergence`
         CheckpointError : the last checkpoint of the run could not be written
         """
+        finished = False
         try:
-            return self._fit()
+            if self.publisher is not None:
+                self.publisher.start()
+            result = self._fit()
+            finished = True
+            return result
         finally:
             self.writer.wait()
+            if self.publisher is not None:
+                self.publisher.close(finished)
             if self.accelerator.is_main_process:
                 self.store.unlock()
 

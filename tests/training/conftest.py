@@ -72,6 +72,17 @@ def start(structures, cache_dir, tmp_path):
     return build
 
 
+@pytest.fixture(scope="session")
+def trained_run(structures, cache_dir, tmp_path_factory) -> Path:
+    """Save folder of a finished small run, with a best model; only to be read."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    given = {"pdb_path": str(structures), "cache_dir": str(cache_dir), "save_dir": str(folder)}
+    Trainer(GivenOptions({**TINY, **given, "epochs": 2})).fit()
+    return folder
+
+
 @pytest.fixture
 def launch(structures, cache_dir):
     """Run `train_accelerate.py` as users do, in one or several processes; returns output and exit status.
