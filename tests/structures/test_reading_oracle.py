@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +38,10 @@ SEQRES_DISAGREEMENTS = {
 }
 
 
-def large_set() -> list[Path]:
-    folder = os.environ.get("PROTEIN_MODEL_DATA")
-    if not folder:
-        pytest.skip("PROTEIN_MODEL_DATA is not set: the folder of the large data sets")
-    files = sorted(Path(folder, "fullatom", "files").glob("*.gz"))
-    assert files, f"there are no files in {folder}/fullatom/files"
+@pytest.fixture
+def large_set(shared_data) -> list[Path]:
+    files = sorted((shared_data / "fullatom" / "files").glob("*.gz"))
+    assert files, f"there are no files in {shared_data}/fullatom/files"
     return files
 
 
@@ -80,9 +77,9 @@ def test_the_comparison_sees_a_difference():
 
 
 @pytest.mark.slow
-def test_large_set():
+def test_large_set(large_set):
     differing = {}
-    for path in large_set():
+    for path in large_set:
         found = differences(read_structure(path), read_with_biopython(path))
         if found:
             differing[path.name] = found
@@ -90,10 +87,10 @@ def test_large_set():
 
 
 @pytest.mark.slow
-def test_positions_fit_seqres():
+def test_positions_fit_seqres(large_set):
     """Wherever a chain has gaps, its residues stand in SEQRES where the position index puts them."""
     checked, wrong = 0, set()
-    for path in large_set():
+    for path in large_set:
         if ".cif" in path.name:
             continue
         sequences = seqres(path)
