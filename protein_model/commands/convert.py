@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from ..errors import UserError
     from ..training.arguments import parse_options
+    from ..training.checkpoints import LOCK_FILE, CheckpointStore
     from ..training.interchange import export_checkpoint, import_checkpoint
 
     source, target = options.source, options.target
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str]) -> int:
     else:
         if target.exists():
             raise UserError(f"{target}: exists already; give another name, or move it away")
+        store = CheckpointStore(target.parent)
+        if (target.parent / LOCK_FILE).exists():  # a run may be at work there
+            store.lock(print)
         done = import_checkpoint(source, parse_options(for_training), options.shards, target.parent, target.name)
         for note in done.notes:
             print(f"WARNING: {source}: {note}", file=sys.stderr)

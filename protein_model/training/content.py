@@ -22,9 +22,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel
+from .averaging import WeightAverage
 from .checkpoints import STATE_FOLDER, CheckpointError, CheckpointStore, refuse_code, verify
 from .layout import CONFIG_FILE, OPTIMIZER_FILE, SCALER_FILE, SETTINGS_FILE, WEIGHTS_FILE, registered_file
 from .progress import BestValidation, LossHistory, TrainingProgress
+from .schedule import Schedule
 
 
 @dataclass
@@ -58,12 +60,17 @@ class CheckpointContent:
         return progress
 
     @property
+    def schedule(self) -> Schedule:
+        """Learning rate of the run."""
+        return Schedule.from_dict(self.run["schedule"])
+
+    @property
     def name(self) -> str:
         """What a checkpoint folder with this content is called."""
         progress = self.progress
-        if progress.step_in_epoch:
-            return f"checkpoint_step_{progress.step}"
-        return f"checkpoint_epoch_{progress.epoch}"
+        if progress.step == progress.epochs_recorded * progress.steps_per_epoch:
+            return f"checkpoint_epoch_{progress.epochs_recorded}"
+        return f"checkpoint_step_{progress.step}"
 
 
 def read_content(folder: Path) -> CheckpointContent:
@@ -119,7 +126,8 @@ def write_content(content: CheckpointContent, store: CheckpointStore, name: str)
         temporary = store.begin(name)
         _write_files(content, temporary)
         progress = content.progress
-        return store.commit(temporary, progress.step, progress.epoch, list(content.registered), content.versions)
+        registered = list(content.registered)
+        return store.commit(temporary, progress.step, progress.epochs_recorded, registered, content.versions)
     except (OSError, RuntimeError) as error:
         if temporary is not None:
             store.abandon(temporary)
@@ -223,8 +231,8 @@ def _write_files(content: CheckpointContent, folder: Path) -> None:
         torch.save(content.scaler, state / SCALER_FILE)
     # As the trainer does: beside the state, the model with averaged weights, ready for use.
     model = empty_model(model_config(content.config, folder))
-    model.load_state_dict({**content.weights, **content.registered["weight_average"]["average"]}, assign=True)
-    model.save_pretrained(folder)
+    average = WeightAverage.named_weights(content.registered["weight_average"], content.weights)
+    model.save_pretrained(folder, state_dict=average)
     (folder / SETTINGS_FILE).write_text(json.dumps(content.run, indent=1), encoding="utf-8")
 
 

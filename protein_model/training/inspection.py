@@ -62,12 +62,16 @@ class ScheduleReport:
 
     Attributes
     ----------
-    peak, warmup_epochs, total_epochs : as the options have it
+    peak : highest rate
+    start_epoch : where this schedule took over from an earlier one; 0 where there was none
+    warmup_epochs : from there to the peak
+    total_epochs : end of the cosine
     next_rate : of the next optimizer step
     last_rate : of the last optimizer step of the schedule
     """
 
     peak: float
+    start_epoch: float
     warmup_epochs: float
     total_epochs: float
     next_rate: float
@@ -265,8 +269,9 @@ def _read_folder(report: CheckpointReport, manifest: Manifest) -> None:
             with safe_open(folder / weights, "pt") as tensors:
                 shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118
             report.parameters = sum(math.prod(shape) for shape in shapes)
-        _read_run(report, document(SETTINGS_FILE))
-        _read_registered(report, registered)
+        run = document(SETTINGS_FILE)
+        _read_run(report, run)
+        _read_registered(report, registered, run.get("schedule"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         # The checksums are right, so somebody wrote it like this.
         report.problems.append(f"{folder}: its content is not that of a checkpoint ({error!r})")
@@ -279,12 +284,15 @@ def _read_run(report: CheckpointReport, run: dict[str, Any]) -> None:
     report.versions = report.versions or run.get("versions", {})
 
 
-def _read_registered(report: CheckpointReport, registered: Callable[[str], dict[str, Any] | None]) -> None:
+def _read_registered(
+    report: CheckpointReport, registered: Callable[[str], dict[str, Any] | None], schedule: dict[str, Any] | None
+) -> None:
     if (state := registered("progress")) is not None:
         progress = TrainingProgress(1, 1, 0)
         progress.load_state_dict(state)
-        report.step, report.epoch = progress.step, progress.epoch
-        report.steps_per_epoch, report.step_in_epoch = progress.steps_per_epoch, progress.step_in_epoch
+        report.step, report.epoch = progress.step, progress.epochs_recorded
+        report.steps_per_epoch = progress.steps_per_epoch
+        report.step_in_epoch = progress.step - progress.epochs_recorded * progress.steps_per_epoch
         report.shards, report.seed = progress.shards, progress.seed
     if (state := registered("loss_history")) is not None:
         history = LossHistory()
@@ -295,11 +303,8 @@ def _read_registered(report: CheckpointReport, registered: Callable[[str], dict[
         best.load_state_dict(state)
         report.best_loss, report.best_epoch = best.loss, best.epoch
         report.epochs_without_improvement = best.epochs_without_improvement
-    settings, steps = report.settings, report.steps_per_epoch or report.data.get("steps_per_epoch")
-    if settings and steps and report.step is not None:
-        report.schedule = _schedule(
-            settings["learning_rate"], settings["warmup_epochs"], settings["epochs"], steps, report.step
-        )
+    if schedule is not None and report.steps_per_epoch is not None and report.step is not None:
+        report.schedule = _schedule(Schedule.from_dict(schedule), report.steps_per_epoch, report.step)
 
 
 # ---------------------------------------------------------------------- single files
@@ -333,7 +338,7 @@ def inspect_file(file: Path, advance: Advance) -> CheckpointReport:
         try:
             report.config, report.versions = full["config"], full["versions"]
             _read_run(report, full["run"])
-            _read_registered(report, full["registered"].get)
+            _read_registered(report, full["registered"].get, full["run"].get("schedule"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             report.problems.append(f"{file}: {FULL_STATE} is not that of a checkpoint ({error!r})")
     else:
@@ -349,13 +354,9 @@ def _read_plain_keys(report: CheckpointReport, document: dict[str, Any]) -> None
         losses = {name: values[index] for name, values in columns.items() if index < len(values)}
         report.epochs.append({"epoch": (report.epoch or length) - length + index + 1, **losses})
     if all(key in document for key in ("max_lr", "warmup_epochs", "total_epochs")):
-        report.schedule = _schedule(
-            document["max_lr"],
-            document["warmup_epochs"],
-            document["total_epochs"],
-            _FINE,
-            int(document["epoch"]) * _FINE,
-        )
+        warmup_steps, total_steps = (round(document[key] * _FINE) for key in ("warmup_epochs", "total_epochs"))
+        schedule = Schedule(document["max_lr"], warmup_steps, total_steps)
+        report.schedule = _schedule(schedule, _FINE, (report.epoch or 0) * _FINE)
 
 
 def _bytes(value: Any) -> int:
@@ -367,9 +368,15 @@ def _bytes(value: Any) -> int:
     return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
-def _schedule(peak: float, warmup: float, total: float, steps_per_epoch: int, step: int) -> ScheduleReport:
-    schedule = Schedule(peak, round(warmup * steps_per_epoch), round(total * steps_per_epoch))
-    return ScheduleReport(peak, warmup, total, schedule.rate(step), schedule.rate(schedule.total_steps - 1))
+def _schedule(schedule: Schedule, steps_per_epoch: int, step: int) -> ScheduleReport:
+    return ScheduleReport(
+        peak=schedule.peak,
+        start_epoch=schedule.start_step / steps_per_epoch,
+        warmup_epochs=schedule.warmup_steps / steps_per_epoch,
+        total_epochs=schedule.total_steps / steps_per_epoch,
+        next_rate=schedule.rate(step),
+        last_rate=schedule.rate(schedule.total_steps - 1),
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -100,8 +100,9 @@ def _paragraphs(report: CheckpointReport) -> list[tuple[str, str]]:
         paragraphs.append(
             (
                 "learning rate",
-                f"{schedule.next_rate:.3e} for the next step, {schedule.last_rate:.3e} at the end · warm-up over "
-                f"{schedule.warmup_epochs:g} of {schedule.total_epochs:g} epochs to {schedule.peak:.3e}, then a cosine",
+                f"{schedule.next_rate:.3e} for the next step, {schedule.last_rate:.3e} for the last · warm-up over "
+                f"{schedule.warmup_epochs:g} epochs to {schedule.peak:.3e}, cosine to epoch {schedule.total_epochs:g}"
+                + (f", begun at epoch {schedule.start_epoch:g}" if schedule.start_epoch else ""),
             )
         )
     if report.shards is not None:

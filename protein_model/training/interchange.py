@@ -27,7 +27,6 @@ from .content import (
 from .optimizer_state import OptimizerStateError, for_other_programs, rearranged
 from .plain_keys import complete
 from .progress import BestValidation, LossHistory
-from .schedule import Schedule
 from .single_file import FULL_STATE, KEYS, cosine_scheduler_state, read_single_file, write_single_file
 
 FORMAT = 1
@@ -88,7 +87,7 @@ def import_checkpoint(
 
 def named_file(resume_from: str | None, save_dir: Path) -> Path | None:
     """The single file that `--resume_from` names, itself or below `save_dir`; None where it names anything else."""
-    if resume_from is None:
+    if resume_from in (None, "latest"):
         return None
     return next((path for path in (Path(resume_from), save_dir / resume_from) if path.is_file()), None)
 
@@ -101,9 +100,7 @@ def to_document(content: CheckpointContent, origin: Path) -> dict[str, Any]:
     origin : for messages
     """
     model = empty_model(model_config(content.config, origin))
-    progress, settings = content.progress, content.run["settings"]
-    steps = progress.steps_per_epoch
-    schedule = Schedule(settings["learning_rate"], round(settings["warmup_epochs"] * steps), settings["epochs"] * steps)
+    progress, schedule = content.progress, content.schedule
     parts: dict[str, dict[str, Tensor]] = {f"{part}_state_dict": {} for part, _ in model.named_children()}
     for name, tensor in content.weights.items():
         part, _, rest = name.partition(".")
@@ -160,6 +157,7 @@ def from_document(document: dict[str, Any], origin: Path) -> CheckpointContent:
     content = CheckpointContent(weights=weights, optimizer=optimizer, **{name: full[name] for name in _CONTENT})
     try:
         summary = _summary(content)
+        content.schedule.rate(content.progress.step)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{origin}: the settings in {FULL_STATE} cannot be used ({error!r})") from error
     for name, value in summary.items():
@@ -187,7 +185,7 @@ def _summary(content: CheckpointContent) -> dict[str, Any]:
     history.load_state_dict(content.registered["loss_history"])
     best.load_state_dict(content.registered["best_validation"])
     return {
-        "epoch": content.progress.epoch,
+        "epoch": content.progress.epochs_recorded,
         "train_losses": history.column("train_loss"),
         "val_losses": history.column("validation_loss"),
         "loss": best.loss,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..model.modeling import ProteinModel
-from .arguments import GivenOptions, Settings
+from .arguments import GivenOptions, Settings, absolute_paths
 from .checkpoints import CheckpointError
 from .compatibility import ARCHITECTURE
 from .content import CheckpointContent, empty_model, joined_weights, weight_mismatches
@@ -69,7 +69,7 @@ def complete(
 
     steps_per_epoch = steps // epoch if epoch and steps and steps % epoch == 0 else None
     progress = TrainingProgress(steps_per_epoch or _STEPS_WHERE_UNKNOWN, shards, settings.seed)
-    progress.step = epoch * progress.steps_per_epoch
+    progress.step, progress.epochs_recorded = epoch * progress.steps_per_epoch, epoch
     history = _history(document, progress, note)
     best = _best(document, history, epoch, note)
     note("the file has no weight average (EMA): it starts from the trained weights")
@@ -84,8 +84,9 @@ def complete(
     content = CheckpointContent(
         config=model.config.to_dict(),
         run={
-            "settings": settings.to_dict(),
+            "settings": absolute_paths(settings.to_dict()),
             "data": {"steps_per_epoch": steps_per_epoch},
+            "schedule": _schedule(settings, progress.steps_per_epoch).to_dict(),
             "shards": shards,
             "versions": {},
         },
@@ -156,14 +157,18 @@ def _schedule_from_scheduler(state: dict[str, Any], epoch: int, warmup_epochs: f
     return found
 
 
+def _schedule(settings: Settings, steps_per_epoch: int) -> Schedule:
+    warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
+    return Schedule(settings.learning_rate, warmup_steps, settings.epochs * steps_per_epoch)
+
+
 def _note_rate(scheduler: dict[str, Any] | None, settings: Settings, epoch: int, note: Note) -> None:
     """Tell where the rate of the file and that of this trainer's schedule differ."""
     last = scheduler.get("_last_lr") if scheduler is not None else None
     if not isinstance(last, list) or not last or not isinstance(last[0], float):
         return
     fine = 1000  # steps per epoch; those of the run do not matter for the rate at the end of an epoch
-    schedule = Schedule(settings.learning_rate, round(settings.warmup_epochs * fine), settings.epochs * fine)
-    rate = schedule.rate(epoch * fine)
+    rate = _schedule(settings, fine).rate(epoch * fine)
     if not math.isclose(rate, last[0], rel_tol=_NOTABLE_RATE_CHANGE):
         note(
             f"the learning rate is {last[0]:.3e} in the file and {rate:.3e} here: warm-up "
@@ -174,7 +179,7 @@ def _note_rate(scheduler: dict[str, Any] | None, settings: Settings, epoch: int,
 def _history(document: dict[str, Any], progress: TrainingProgress, note: Note) -> LossHistory:
     """Losses of the finished epochs, the last of them in the last entry."""
     columns = {"train_loss": document.get("train_losses", []), "validation_loss": document.get("val_losses", [])}
-    epoch, history = progress.epoch, LossHistory()
+    epoch, history = progress.epochs_recorded, LossHistory()
     for key, losses in (("train_losses", columns["train_loss"]), ("val_losses", columns["validation_loss"])):
         if not losses and epoch:
             note(f"the file has no {key}: that curve starts anew at epoch {epoch + 1}")

@@ -149,9 +149,10 @@ def cosine_scheduler_state(schedule: Schedule, step: int, groups: int) -> dict[s
     ----------
     groups : parameter groups of the optimizer
     """
-    period = max(1, schedule.total_steps - schedule.warmup_steps)
+    begin = schedule.start_step + schedule.warmup_steps
+    period = max(1, schedule.total_steps - begin)
     # Beyond its period torch's cosine climbs again; the schedule does not.
-    done = min(max(0, step - schedule.warmup_steps), period)
+    done = min(max(0, step - begin), period)
     return {
         "T_max": period,
         "eta_min": schedule.peak * schedule.final_fraction,
