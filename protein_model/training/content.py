@@ -23,8 +23,9 @@ from transformers.utils.logging import disable_progress_bar
 from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel
 from .averaging import WeightAverage
-from .checkpoints import STATE_FOLDER, CheckpointError, CheckpointStore, refuse_code, verify
+from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, refuse_code, verify
 from .layout import CONFIG_FILE, OPTIMIZER_FILE, SCALER_FILE, SETTINGS_FILE, WEIGHTS_FILE, registered_file
+from .model_folder import add_model_code
 from .progress import BestValidation, LossHistory, TrainingProgress
 from .schedule import Schedule
 
@@ -125,6 +126,8 @@ def write_content(content: CheckpointContent, store: CheckpointStore, name: str)
     try:
         temporary = store.begin(name)
         _write_files(content, temporary)
+        if name == BEST_MODEL:
+            add_model_code(temporary)
         progress = content.progress
         registered = list(content.registered)
         return store.commit(temporary, progress.step, progress.epochs_recorded, registered, content.versions)

@@ -135,7 +135,7 @@ def _imported(file: Path, given: GivenOptions, shards: int, save_dir: Path, say:
         atexit.register(shutil.rmtree, save_dir, ignore_errors=True)
     imported = import_checkpoint(file, given, shards, save_dir)
     for note in imported.notes:
-        say(f"WARNING: {file}: {note}")
+        say(f"WARNING: {file.name}: {note}")
     say(f"Imported {file} as {imported.folder}{', for the dry run only' if dry_run else ''}")
     return imported.folder
 

@@ -6,15 +6,12 @@ import os
 import pickle
 import random
 import re
-import shutil
 import zipfile
 from collections import OrderedDict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -28,7 +25,6 @@ from protein_model.training.checkpoints import CheckpointError, CheckpointStore,
 from protein_model.training.content import read_content, same_state
 from protein_model.training.interchange import export_checkpoint, import_checkpoint
 from protein_model.training.single_file import KEYS, NotACheckpoint, read_single_file
-from protein_model.training.trainer import Trainer
 
 AGREED = (
     *("epoch", "encoder_state_dict", "decoder_state_dict", "optimizer_state_dict", "cosine_scheduler_state_dict"),
@@ -37,10 +33,6 @@ AGREED = (
 TINY_MODEL = {
     **{"hidden_dim": 16, "num_encoder_layers": 1, "num_decoder_layers": 1, "num_neighbors": 8},
     **{"use_discrete_diffusion": True, "num_diffusion_steps": 10},
-}
-TINY = {
-    **TINY_MODEL,
-    **{"batch_residues": 300, "warmup_epochs": 1.0, "validation_fraction": 0.2, "num_example_designs": 0},
 }
 TIMES = {"seconds", "residues_per_second"}
 
@@ -92,34 +84,14 @@ def state_of(trainer):
 # ---------------------------------------------------------------------- files of this package
 
 
-@pytest.fixture(scope="module")
-def finished(structures, cache_dir, tmp_path_factory):
-    """A finished run of two epochs with mid-epoch saves; not to be written to."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    places = {"pdb_path": str(structures), "cache_dir": str(cache_dir), "save_dir": str(folder)}
-    options = {"epochs": 2, "save_every_steps": 2, "gradient_accumulation_steps": 2}
-    trainer = Trainer(GivenOptions({**TINY, **places, **options}))
-    trainer.fit()
-    return trainer
-
-
-@pytest.fixture
-def trained(finished, tmp_path):
-    """The finished run, with a save folder of its own."""
-    shutil.copytree(finished.save_dir, tmp_path / "trained")
-    return SimpleNamespace(**{**vars(finished), "save_dir": tmp_path / "trained"})
-
-
-def test_folder_to_file_to_folder_is_bitwise(trained, tmp_path):
-    names = [path.name for path in CheckpointStore(trained.save_dir).resumable()]
+def test_folder_to_file_to_folder_is_bitwise(finished, tmp_path):
+    names = [path.name for path in CheckpointStore(finished.save_dir).resumable()]
     assert any("step" in name for name in names) and "best_model" in names
     for name in names:
         file = tmp_path / f"{name}.pt"
-        assert main(["convert", str(trained.save_dir / name), str(file)]) == 0
+        assert main(["convert", str(finished.save_dir / name), str(file)]) == 0
         assert main(["convert", str(file), str(tmp_path / "back" / name)]) == 0
-        before, after = verify(trained.save_dir / name), verify(tmp_path / "back" / name)
+        before, after = verify(finished.save_dir / name), verify(tmp_path / "back" / name)
         assert (before.step, before.epoch, before.registered, before.versions) == (
             after.step,
             after.epoch,
@@ -127,25 +99,25 @@ def test_folder_to_file_to_folder_is_bitwise(trained, tmp_path):
             after.versions,
         )
         assert before.files.keys() == after.files.keys()
-        assert_equal(everything(trained.save_dir / name), everything(tmp_path / "back" / name))
+        assert_equal(everything(finished.save_dir / name), everything(tmp_path / "back" / name))
 
 
-def test_a_file_has_exactly_the_agreed_keys_and_one_of_its_own(trained, tmp_path):
+def test_a_file_has_exactly_the_agreed_keys_and_one_of_its_own(finished, tmp_path):
     file = tmp_path / "checkpoint_epoch_2.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_2", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_2", file)
     document = torch.load(file, weights_only=True)
     assert tuple(document) == (*AGREED, "full_state")
     assert document["epoch"] == document["total_epochs"] == 2
-    assert document["train_losses"] == trained.history.column("train_loss")
-    assert document["val_losses"] == trained.history.column("validation_loss")
-    assert document["loss"] == trained.best.loss == min(document["val_losses"])
-    assert (document["warmup_epochs"], document["max_lr"]) == (1.0, trained.settings.learning_rate)
+    assert document["train_losses"] == finished.history.column("train_loss")
+    assert document["val_losses"] == finished.history.column("validation_loss")
+    assert document["loss"] == finished.best.loss == min(document["val_losses"])
+    assert (document["warmup_epochs"], document["max_lr"]) == (1.0, finished.settings.learning_rate)
 
 
-def test_other_programs_load_a_file_with_torch_alone(trained, tmp_path):
+def test_other_programs_load_a_file_with_torch_alone(finished, tmp_path):
     """Weights into the two modules, state into AdamW by name, and the scheduler goes on as the trainer's schedule."""
     file = tmp_path / "checkpoint.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_1", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_1", file)
     document = torch.load(file, weights_only=True)
     model = ProteinModel(ProteinModelConfig(**TINY_MODEL))
     model.encoder.load_state_dict(document["encoder_state_dict"])
@@ -159,28 +131,28 @@ def test_other_programs_load_a_file_with_torch_alone(trained, tmp_path):
     optimizer = torch.optim.AdamW(groups)
     optimizer.load_state_dict(document["optimizer_state_dict"])
     step = int(next(iter(optimizer.state.values()))["step"].item())
-    assert step == trained.data.plan.steps_per_epoch
+    assert step == finished.data.plan.steps_per_epoch
 
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=1)
     scheduler.load_state_dict(document["cosine_scheduler_state_dict"])
     rates = [scheduler.get_last_lr()[0]]
-    while len(rates) < trained.data.plan.steps_per_epoch:
+    while len(rates) < finished.data.plan.steps_per_epoch:
         optimizer.step()
         scheduler.step()
         rates.append(scheduler.get_last_lr()[0])
-    assert rates == pytest.approx([trained.schedule.rate(step + index) for index in range(len(rates))], abs=1e-9)
+    assert rates == pytest.approx([finished.schedule.rate(step + index) for index in range(len(rates))], abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["checkpoint_epoch_1", "checkpoint_step_2", "best_model"])
-def test_a_resume_from_the_file_is_a_resume_from_the_folder(trained, start, tmp_path, capsys, name):
-    folder, file = trained.save_dir / name, tmp_path / f"{name}.pt"
+def test_a_resume_from_the_file_is_a_resume_from_the_folder(finished, start, tmp_path, capsys, name):
+    folder, file = finished.save_dir / name, tmp_path / f"{name}.pt"
     export_checkpoint(folder, file)
     from_folder = start(save_dir="from_folder", resume_from=str(folder), epochs=3)
     from_folder.fit()
     capsys.readouterr()
     from_file = start(save_dir="from_file", resume_from=str(file), epochs=3)
     said = capsys.readouterr().out
-    new = tmp_path / "from_file" / (f"checkpoint_epoch_{trained.best.epoch}" if name == "best_model" else name)
+    new = tmp_path / "from_file" / (f"checkpoint_epoch_{finished.best.epoch}" if name == "best_model" else name)
     verify(new)
     assert f"Imported {file} as {new}" in said and f"Resumed from {new}" in said
     assert "WARNING" not in said
@@ -188,21 +160,21 @@ def test_a_resume_from_the_file_is_a_resume_from_the_folder(trained, start, tmp_
     assert_equal(state_of(from_folder), state_of(from_file))
 
 
-def test_two_processes_resume_from_a_file_beside_which_they_save(trained, launch, tmp_path):
+def test_two_processes_resume_from_a_file_beside_which_they_save(finished, launch, tmp_path):
     file = tmp_path / "elsewhere" / "checkpoint_epoch_1.pt"
     file.parent.mkdir()
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_1", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_1", file)
     output, _ = launch("--resume_from", str(file), processes=2)
     assert output.count(f"Imported {file} as {file.with_suffix('')}") == 1
     assert "continues with epoch 2 of 2" in output
     assert verify(file.parent / "checkpoint_epoch_2").epoch == 2
     losses = json.loads((file.parent / "history.json").read_text())["epochs"]
-    assert [epoch["train_loss"] for epoch in losses] == pytest.approx(trained.history.column("train_loss"), rel=1e-4)
+    assert [epoch["train_loss"] for epoch in losses] == pytest.approx(finished.history.column("train_loss"), rel=1e-4)
 
 
-def test_a_second_resume_finds_what_the_first_imported(trained, start, tmp_path):
+def test_a_second_resume_finds_what_the_first_imported(finished, start, tmp_path):
     file = tmp_path / "checkpoint_epoch_2.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_2", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_2", file)
     folder = tmp_path / "again" / "checkpoint_epoch_2"
     start(save_dir="again", resume_from=str(file), epochs=3)
     written = (folder / "manifest.json").stat().st_mtime_ns
@@ -213,9 +185,9 @@ def test_a_second_resume_finds_what_the_first_imported(trained, start, tmp_path)
     verify(folder)
 
 
-def test_another_checkpoint_of_the_same_name_is_not_overwritten(trained, start, tmp_path):
+def test_another_checkpoint_of_the_same_name_is_not_overwritten(finished, start, tmp_path):
     file = tmp_path / "checkpoint_epoch_1.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_1", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_1", file)
     other = start(save_dir="other", epochs=1, seed=7)
     other.fit()
     before = everything(other.save_dir / "checkpoint_epoch_1")
@@ -224,8 +196,8 @@ def test_another_checkpoint_of_the_same_name_is_not_overwritten(trained, start, 
     assert_equal(before, everything(other.save_dir / "checkpoint_epoch_1"))
 
 
-def test_what_exists_is_not_overwritten_by_convert(trained, tmp_path, capsys):
-    folder, file = trained.save_dir / "checkpoint_epoch_1", tmp_path / "checkpoint_epoch_1.pt"
+def test_what_exists_is_not_overwritten_by_convert(finished, tmp_path, capsys):
+    folder, file = finished.save_dir / "checkpoint_epoch_1", tmp_path / "checkpoint_epoch_1.pt"
     file.write_text("precious")
     assert main(["convert", str(folder), str(file)]) == 2
     assert file.read_text() == "precious"
@@ -235,8 +207,8 @@ def test_what_exists_is_not_overwritten_by_convert(trained, tmp_path, capsys):
     assert capsys.readouterr().err.count("exists already") == 2
 
 
-def test_a_damaged_folder_is_not_exported(trained, tmp_path):
-    folder = trained.save_dir / "checkpoint_epoch_1"
+def test_a_damaged_folder_is_not_exported(finished, tmp_path):
+    folder = finished.save_dir / "checkpoint_epoch_1"
     (folder / "state" / "custom_checkpoint_3.pkl").write_bytes(b"")
     with pytest.raises(DamagedCheckpoint, match=r"custom_checkpoint_3\.pkl: has 0 bytes"):
         export_checkpoint(folder, tmp_path / "x.pt")
@@ -246,18 +218,18 @@ def test_a_damaged_folder_is_not_exported(trained, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"), [("epoch", 0), ("loss", 0.1), ("train_losses", [1.0]), ("max_lr", 1.0), ("total_epochs", 7)]
 )
-def test_an_edited_file_is_refused_rather_than_half_believed(trained, tmp_path, key, value):
+def test_an_edited_file_is_refused_rather_than_half_believed(finished, tmp_path, key, value):
     file = tmp_path / "checkpoint_epoch_1.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_1", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_1", file)
     torch.save({**torch.load(file, weights_only=True), key: value}, file)
     with pytest.raises(CheckpointError, match=f"{key} is .* but full_state says"):
         import_checkpoint(file, GivenOptions({}), 1, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_configuration_cannot_name_code_to_load(trained, tmp_path):
+def test_a_configuration_cannot_name_code_to_load(finished, tmp_path):
     file = tmp_path / "checkpoint_epoch_1.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_1", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_1", file)
     document = torch.load(file, weights_only=True)
     document["full_state"]["config"]["auto_map"] = {"AutoModel": "stranger/repository--modeling.Evil"}
     torch.save(document, file)
@@ -282,9 +254,9 @@ def test_a_configuration_cannot_name_code_to_load(trained, tmp_path):
         (lambda full: full["run"].pop("settings"), "settings in full_state cannot be used"),
     ],
 )
-def test_a_full_state_that_does_not_fit_is_refused(trained, tmp_path, change, message):
+def test_a_full_state_that_does_not_fit_is_refused(finished, tmp_path, change, message):
     file = tmp_path / "checkpoint_epoch_1.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_1", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_1", file)
     document = torch.load(file, weights_only=True)
     change(document["full_state"])
     torch.save(document, file)
@@ -614,9 +586,9 @@ def test_damage_is_noticed_or_harmless(tmp_path, seed):
     assert_equal(flat(document), flat(found))
 
 
-def test_a_flipped_bit_in_the_weights_is_named(trained, tmp_path, capsys):
+def test_a_flipped_bit_in_the_weights_is_named(finished, tmp_path, capsys):
     file = tmp_path / "x.pt"
-    export_checkpoint(trained.save_dir / "checkpoint_epoch_1", file)
+    export_checkpoint(finished.save_dir / "checkpoint_epoch_1", file)
     with zipfile.ZipFile(file) as archive:
         largest = max(
             (entry for entry in archive.infolist() if "/data/" in entry.filename), key=lambda entry: entry.file_size
@@ -662,7 +634,7 @@ def test_an_epoch_is_a_count(tmp_path, epoch):
         imported(OtherTrainer().save(tmp_path / "x.pt", epoch=epoch), tmp_path / "run")
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing(trained, tmp_path):
+def test_a_file_that_cannot_be_written_leaves_nothing(finished, tmp_path):
     with pytest.raises(CheckpointError, match="cannot be written"):
-        export_checkpoint(trained.save_dir / "checkpoint_epoch_1", tmp_path / "missing" / "x.pt")
+        export_checkpoint(finished.save_dir / "checkpoint_epoch_1", tmp_path / "missing" / "x.pt")
     assert not (tmp_path / "missing").exists()
