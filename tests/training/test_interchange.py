@@ -54,8 +54,10 @@ def everything(folder):
             leaves |= flat(load_file(path), (name,))
         elif path.suffix in (".bin", ".pkl"):
             leaves |= flat(torch.load(path, weights_only=True), (name,))
-        elif name != "manifest.json":
+        elif path.suffix == ".json" and name != "manifest.json":
             leaves |= flat(json.loads(path.read_text()), (name,))
+        elif name != "manifest.json":
+            leaves[(name,)] = path.read_bytes()
     return leaves
 
 
