@@ -8,13 +8,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from .commands import cache, design, evaluate, push
+from .commands import cache, convert, design, evaluate, inspect, push
 from .errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "cache": (cache.main, "build the data set of a folder of PDB / mmCIF files"),
+    "convert": (convert.main, "checkpoint folder to a single .pt file, and back"),
     "design": (design.main, "design sequences for structures"),
     "evaluate": (evaluate.main, "measure recovery and perplexity on structures"),
+    "inspect": (inspect.main, "show what is in a checkpoint, and whether it is whole"),
     "push": (push.main, "push a trained model to the Hugging Face Hub"),
 }
 

@@ -250,6 +250,15 @@ class GivenOptions:
         return Settings(**{**adopted, **self.values})
 
 
+_PATHS = ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir")
+
+
+def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Options for a settings file: the run may be resumed from another working folder."""
+    paths = {name: str(Path(settings[name]).resolve()) for name in _PATHS if settings[name] is not None}
+    return {**settings, **paths}
+
+
 # A resumed run does not take these from its checkpoint: they belong to the launch, not to the run.
 NOT_ADOPTED = frozenset(
     {

@@ -289,6 +289,11 @@ class CheckpointStore:
                 done.append(f"{path}: removed, left by an interrupted save")
         return done
 
+    def leftovers(self) -> list[Path]:
+        """What interrupted saves left; `recover` cleans it up."""
+        found = self.folder.iterdir() if self.folder.is_dir() else []
+        return sorted(path for path in found if path.name.startswith((_TEMPORARY, _REPLACED)))
+
     def checkpoints(self) -> list[Path]:
         """Numbered checkpoints, the one with the most steps first; `best_model` is not among them."""
         if not self.folder.is_dir():

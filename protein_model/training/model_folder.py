@@ -15,13 +15,11 @@ from pathlib import Path
 from ..errors import UserError
 from ..model import configuration
 from .checkpoints import MANIFEST, DamagedCheckpoint, file_digest, read_manifest
+from .layout import CONFIG_FILE, SETTINGS_FILE, WEIGHTS_FILE
 from .model_card import CARD_FILE, model_card
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 LOSS_CURVE_FILE = "loss_curve.png"
 HISTORY_FILE = "history.json"
-SETTINGS_FILE = "settings.json"
 LICENCE_FILE = "LICENSE"
 
 _MODEL_CODE = Path(configuration.__file__).parent

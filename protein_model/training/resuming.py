@@ -5,9 +5,13 @@ Everything here happens before anything is loaded; loading itself is left to `tr
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -18,7 +22,8 @@ from ..model.configuration import ProteinModelConfig
 from . import compatibility
 from .arguments import GivenOptions, Settings
 from .checkpoints import CheckpointError, CheckpointStore, ResumePoint, locate, save_folder
-from .saving import SETTINGS_FILE
+from .interchange import import_checkpoint, named_file
+from .layout import SETTINGS_FILE
 from .schedule import Schedule, extended, restarted
 
 Say = Callable[[str], None]
@@ -69,7 +74,7 @@ def find_saved_run(accelerator: Accelerator, given: GivenOptions, say: Say) -> S
     decision: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            decision = [_choose(given, say)]
+            decision = [_choose(given, _shards_of_a_new_run(accelerator, given), say)]
         except UserError as error:
             decision = [error]
     if accelerator.num_processes > 1:
@@ -79,7 +84,7 @@ def find_saved_run(accelerator: Accelerator, given: GivenOptions, say: Say) -> S
     return decision[0]
 
 
-def _choose(given: GivenOptions, say: Say) -> SavedRun | None:
+def _choose(given: GivenOptions, shards: int, say: Say) -> SavedRun | None:
     resume_from = given.values.get("resume_from")
     save_dir = save_folder(resume_from, given.values.get("save_dir"))
     store = CheckpointStore(save_dir)
@@ -95,6 +100,9 @@ def _choose(given: GivenOptions, say: Say) -> SavedRun | None:
                 "--resume_from latest to go on with it, or another --save_dir to start a new one."
             )
         return None
+    file = named_file(resume_from, save_dir)
+    if file is not None:
+        resume_from = str(_imported(file, given, shards, save_dir, say))
     point = locate(resume_from, save_dir)
     if point is None:
         say(f"{save_dir} has no checkpoint yet: starting from the beginning")
@@ -114,6 +122,24 @@ def _choose(given: GivenOptions, say: Say) -> SavedRun | None:
         raise CheckpointError(f"{point.folder}: its settings cannot be read ({error})") from error
 
 
+def _shards_of_a_new_run(accelerator: Accelerator, given: GivenOptions) -> int:
+    accumulated = given.values.get("gradient_accumulation_steps") or accelerator.gradient_accumulation_steps
+    return accelerator.num_processes * accumulated
+
+
+def _imported(file: Path, given: GivenOptions, shards: int, save_dir: Path, say: Say) -> Path:
+    """Make a single-file checkpoint a folder, which is then resumed like any other."""
+    dry_run = given.values.get("dry_run")
+    if dry_run:
+        save_dir = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, save_dir, ignore_errors=True)
+    imported = import_checkpoint(file, given, shards, save_dir)
+    for note in imported.notes:
+        say(f"WARNING: {file.name}: {note}")
+    say(f"Imported {file} as {imported.folder}{', for the dry run only' if dry_run else ''}")
+    return imported.folder
+
+
 def compare(saved: SavedRun, config: ProteinModelConfig, description: Mapping[str, Any], say: Say) -> None:
     """Refuse another architecture, and say what else differs.
 
@@ -123,11 +149,13 @@ def compare(saved: SavedRun, config: ProteinModelConfig, description: Mapping[st
 
     Raises
     ------
-    CheckpointError : the checkpoint holds another model
+    CheckpointError : the checkpoint holds another model, or neither it nor the launch says which data to train on
     """
     refused = compatibility.architecture_differences(saved.config, config.to_dict())
     if refused:
         raise CheckpointError(compatibility.refusal(str(saved.point.folder), refused))
+    if "fingerprint" not in saved.description["data"] and description["settings"]["pdb_path"] is None:
+        raise CheckpointError(f"{saved.point.folder} does not say which data it was trained on: give --pdb_path")
     for difference in compatibility.run_differences(saved.description, description):
         say(f"{'WARNING: changed' if difference.severity == 'warn' else 'Changed'} on resume: {difference}")
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from ..model.modeling import ProteinModel
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointStore
+from .layout import SETTINGS_FILE
 from .model_folder import add_model_code
 
-SETTINGS_FILE = "settings.json"
 WRITE_ERRORS = (OSError, RuntimeError, safetensors.SafetensorError)  # a full disk, an unwritable folder, a lost mount
 
 

@@ -36,17 +36,18 @@ from ..errors import UserError
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, parameter_count, sequence_loss
 from ..randomness import derived_seed
-from .arguments import GivenOptions
+from .arguments import GivenOptions, absolute_paths
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
 from .curves import draw_loss_curve
 from .hub import publisher_of
+from .layout import SETTINGS_FILE
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress
 from .reduction import OrderedReduction
 from .reporting import Console, EpochProgress
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
-from .saving import SETTINGS_FILE, CheckpointWriter, RunState
+from .saving import CheckpointWriter, RunState
 from .schedule import Schedule
 from .signals import StopRequest
 from .validation import ValidationResult, validate
@@ -583,14 +584,8 @@ class Trainer:
 
     def _run_description(self) -> dict[str, Any]:
         split, names = self.data.split, self.data.cache.names
-        settings = self.settings.to_dict()
-        settings["save_dir"] = str(self.save_dir)
-        # The run may be resumed from another working folder.
-        for name in ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir"):
-            if settings[name] is not None:
-                settings[name] = str(Path(settings[name]).resolve())
         return {
-            "settings": settings,
+            "settings": absolute_paths({**self.settings.to_dict(), "save_dir": str(self.save_dir)}),
             "data": {
                 "fingerprint": self.data.cache.fingerprint,
                 "training_structures": len(split.train),
@@ -657,17 +652,21 @@ class Trainer:
         # These are settings of this launch, although they are written with the state.
         self.average.decay, self.progress.seed = settings.ema_decay, settings.seed
         progress, old_steps = self.progress, self.progress.steps_per_epoch
+        # A file of another program may tell no more than epochs.
+        steps_known = saved.description["data"]["steps_per_epoch"] is not None
         if old_steps != steps_per_epoch:
             begun = progress.step - progress.epochs_recorded * old_steps
             progress.step = progress.epochs_recorded * steps_per_epoch
             progress.steps_per_epoch = steps_per_epoch
             progress.start_epoch()
+        if old_steps != steps_per_epoch and steps_known:
             say(
                 f"WARNING: an epoch has {steps_per_epoch:,} optimizer steps now, {old_steps:,} before"
                 + (f"; the {begun:,} steps of the unfinished epoch are done again" if begun else "")
             )
         self._restart_sums()
-        if self._run_description()["data"]["validation_set"] != saved.description["data"].get("validation_set"):
+        validation_set = self._run_description()["data"]["validation_set"]
+        if saved.description["data"].get("validation_set", validation_set) != validation_set:
             self.best.forget()
         fraction = progress.step / steps_per_epoch
         if progress.epochs_recorded and not self.history.epochs:
@@ -675,7 +674,7 @@ class Trainer:
                 f"WARNING: {folder} has no loss history: the loss curve starts anew at epoch "
                 f"{progress.epochs_recorded + 1}"
             )
-        before, after = saved.schedule, self.schedule
+        before, after = saved.schedule if steps_known else self.schedule, self.schedule
         if before != after:
             say(
                 f"Changed on resume: schedule: {_told(before, steps_per_epoch)} in the checkpoint, "

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,14 +74,29 @@ def start(structures, cache_dir, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def trained_run(structures, cache_dir, tmp_path_factory) -> Path:
-    """Save folder of a finished small run, with a best model; only to be read."""
+def finished_run(structures, cache_dir, tmp_path_factory) -> Trainer:
+    """A run of two epochs in two shards, with mid-epoch saves; its folder is not to be written to."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    given = {"pdb_path": str(structures), "cache_dir": str(cache_dir), "save_dir": str(folder)}
-    Trainer(GivenOptions({**TINY, **given, "epochs": 2})).fit()
-    return folder
+    places = {"pdb_path": structures, "cache_dir": cache_dir, "save_dir": tmp_path_factory.mktemp("finished") / "run"}
+    options = {"epochs": 2, "save_every_steps": 2, "gradient_accumulation_steps": 2}
+    trainer = Trainer(GivenOptions({**TINY, **options, **{name: str(path) for name, path in places.items()}}))
+    trainer.fit()
+    trainer.store.unlock()
+    return trainer
+
+
+@pytest.fixture
+def finished(finished_run, tmp_path) -> SimpleNamespace:
+    """The finished run, with a save folder of its own."""
+    shutil.copytree(finished_run.save_dir, tmp_path / "finished")
+    return SimpleNamespace(**{**vars(finished_run), "save_dir": tmp_path / "finished"})
+
+
+@pytest.fixture(scope="session")
+def trained_run(finished_run) -> Path:
+    """Save folder of a finished small run, with a best model; only to be read."""
+    return finished_run.save_dir
 
 
 @pytest.fixture
