@@ -42,6 +42,7 @@ MID_EPOCH_KEPT = 2  # a save of mid-epoch state is of use only until the next on
 _TEMPORARY = ".incomplete-"
 _REPLACED = ".replaced-"
 _CHECKPOINT_NAME = re.compile(r"checkpoint_(epoch|step)_(\d+)")
+_TEMPORARY_FILE = re.compile(r"\..+\.(json|png)\.\d+")  # of `write_file_atomically` and of the loss curve
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -287,6 +288,8 @@ class CheckpointStore:
             elif path.name.startswith(_TEMPORARY):
                 shutil.rmtree(path)
                 done.append(f"{path}: removed, left by an interrupted save")
+            elif _TEMPORARY_FILE.fullmatch(path.name):
+                path.unlink()
         return done
 
     def leftovers(self) -> list[Path]:
@@ -349,7 +352,8 @@ class CheckpointStore:
         ------
         CheckpointError : there is none
         """
-        for path in self.resumable():
+        # Those whose manifest cannot be read may be the newest: they are looked at first, to be named as damaged.
+        for path in sorted(self.resumable(), key=lambda path: _steps_told(path) is not None):
             try:
                 manifest = verify(path)
                 refuse_code(path)
@@ -438,23 +442,30 @@ def is_checkpoint(path: Path) -> bool:
 def _newest(store: CheckpointStore) -> ResumePoint:
     problems: list[str] = []
     found, manifest = store.newest_good(problems)
-    return ResumePoint(found, manifest, problems, _steps_between(store.resumable()[0], manifest))
+    steps = [_steps_told(path) for path in store.resumable()]
+    known = [step for step in steps if step is not None]
+    lost = max(known) - manifest.step if len(known) == len(steps) else None
+    return ResumePoint(found, manifest, problems, lost)
 
 
 def _steps_between(wanted: Path, manifest: Manifest) -> int | None:
+    steps = _steps_told(wanted)
+    return None if steps is None else steps - manifest.step
+
+
+def _steps_told(path: Path) -> int | None:
+    """Steps done by a checkpoint as its manifest has it, None where that cannot be read."""
     try:
-        return read_manifest(wanted).step - manifest.step
+        return read_manifest(path).step
     except CheckpointError:
         return None
 
 
 def _step_of(path: Path) -> int:
-    """Steps done by a checkpoint; where its manifest is damaged, what its name tells, so that it is tried first."""
-    try:
-        return read_manifest(path).step
-    except CheckpointError:
-        match = _CHECKPOINT_NAME.fullmatch(path.name)
-        return int(match[2]) if match and match[1] == "step" else 0
+    """Steps done by a checkpoint; where its manifest is damaged, what its name tells, if anything."""
+    steps = _steps_told(path)
+    match = _CHECKPOINT_NAME.fullmatch(path.name)
+    return steps if steps is not None else int(match[2]) if match and match[1] == "step" else 0
 
 
 def _rank(path: Path) -> tuple[int, int, str]:

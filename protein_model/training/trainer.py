@@ -25,13 +25,19 @@ import accelerate
 import torch
 import transformers
 from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    broadcast_object_list,
+    gather_object,
+    send_to_device,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from .. import __version__
 from ..data.batching import shards_per_process
 from ..data.cache import CacheInterrupted
-from ..data.collate import FlatBatch, model_inputs
+from ..data.collate import FlatBatch, collate, model_inputs
 from ..errors import UserError
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, parameter_count, sequence_loss
@@ -188,6 +194,7 @@ class Trainer:
 
         if saved is not None:
             self._load(saved)
+        self._resumed_from = saved.point.folder if saved is not None else None
         if not settings.dry_run and self.accelerator.is_main_process:
             self._begin_save_dir()
         self._describe()
@@ -240,6 +247,8 @@ class Trainer:
             self.console.say(
                 f"Nothing to do: {progress.epoch} of {settings.epochs} epochs are done; a higher --epochs goes on."
             )
+        self._complete_save()
+        self._settle_buckets()
         while progress.epochs_recorded < settings.epochs and not self._out_of_patience():
             outcome = _Outcome.FINISHED
             if progress.epoch == progress.epochs_recorded:  # else only its validation was interrupted
@@ -334,6 +343,20 @@ class Trainer:
             self._step_sums += shard_sums
         else:
             self.reduction.add(shard_sums)
+
+    def _settle_buckets(self) -> None:
+        """Let data-parallel training lay out its buckets of gradients before the first step.
+
+        It lays them out anew after the first backward pass of a launch, and from three processes on, the layout decides
+        in which order they are summed. A run that is resumed has to sum its first step as one that goes on does.
+        """
+        if self.accelerator.num_processes == 1 or self.reduction is not None:
+            return
+        self.model.train()
+        self._accumulate(send_to_device(collate([]), self.accelerator.device), self.micro_steps - 1)
+        self.optimizer.zero_grad()
+        self._step_sums.zero_()
+        self._rows_of_step.clear()
 
     def _update_weights(self, left_out: bool = False) -> StepResult:
         """One optimizer step on the mean loss over all scored residues of the global batch.
@@ -456,13 +479,23 @@ class Trainer:
             )
 
     def _end_epoch(self, result: ValidationResult) -> None:
-        improved = self._record(result)
-        epoch, settings = self.progress.epoch, self.settings
-        names = [BEST_MODEL] if improved else []
-        if epoch % settings.save_every == 0 or epoch == settings.epochs or self._out_of_patience():
-            names.append(f"checkpoint_epoch_{epoch}")
+        names = [BEST_MODEL] if self._record(result) else []
+        if self._epoch_is_due():
+            names.append(f"checkpoint_epoch_{self.progress.epoch}")
         if names:
             self._save(names)
+
+    def _epoch_is_due(self) -> bool:
+        """The epoch that has just ended gets a checkpoint of its own."""
+        epoch, settings = self.progress.epoch, self.settings
+        return epoch % settings.save_every == 0 or epoch == settings.epochs or self._out_of_patience()
+
+    def _complete_save(self) -> None:
+        """Write the checkpoint of an epoch where the run was killed after the best model of it, but before that."""
+        name = f"checkpoint_epoch_{self.progress.epoch}"
+        of_best_model = self._resumed_from == self.save_dir / BEST_MODEL
+        if of_best_model and self._epoch_is_due() and not (self.save_dir / name).exists():
+            self._save([name])
 
     def _record(self, result: ValidationResult) -> bool:
         """Write the finished epoch into history, files and console. True if it is the best so far."""

@@ -1,9 +1,9 @@
 """What a training process really computes, written down step by step from inside it.
 
 Only public hooks of PyTorch and the forward pass of the model are used, so that it works for any trainer: every
-forward pass in training mode adds a digest of all its inputs (coordinates with their noise, corrupted residues, noise
-levels), and every optimizer step writes one line with these digests, a digest of the gradients and the learning rate.
-The number of the step is that which the optimizer itself keeps.
+forward pass in training mode on at least one residue adds a digest of all its inputs (coordinates with their noise,
+corrupted residues, noise levels), and every optimizer step writes one line with these digests, a digest of the
+gradients and the learning rate. The number of the step is that which the optimizer itself keeps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def install_trace(path: Path, rank: int, processes: int) -> None:
 
     @functools.wraps(forward)
     def traced(self: ProteinModel, *positional: Any, **named: Any) -> Any:
-        if self.training:
+        # A process may run the model on a batch without a residue, to keep step with others; nothing comes of it.
+        if self.training and named["backbone_mask"].any():
             given = [*positional, *(named[name] for name in sorted(named))]
             inputs.append(digest(*(value for value in given if isinstance(value, torch.Tensor))))
         return forward(self, *positional, **named)

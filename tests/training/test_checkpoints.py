@@ -83,6 +83,17 @@ def test_damage_is_stepped_over_to_the_newest_good_one(store):
         assert "optimizer.bin" in point.problems[0]
 
 
+@pytest.mark.parametrize("newest", ["checkpoint_epoch_3", "checkpoint_step_25", "best_model"])
+def test_a_checkpoint_with_a_damaged_manifest_is_named_when_it_is_stepped_over(store, newest):
+    commit(store, "checkpoint_epoch_1", 10, 1)
+    commit(store, "checkpoint_epoch_2", 20, 2)
+    (commit(store, newest, 30, 3) / "manifest.json").write_text("{")
+    point = locate("latest", store.folder)
+    assert point.folder.name == "checkpoint_epoch_2"
+    assert [problem for problem in point.problems if f"{newest}/manifest.json" in problem]
+    assert point.steps_lost is None
+
+
 def test_nothing_usable_is_an_error_and_never_a_fresh_start(store):
     folder = commit(store, "checkpoint_epoch_1", 10)
     (folder / "manifest.json").unlink()
@@ -159,6 +170,15 @@ def test_an_interrupted_commit_leaves_the_old_or_the_new_one(store, stop_at, mon
     store.recover()
     assert [path.name for path in store.folder.iterdir()] == ["best_model"]
     assert verify(store.folder / "best_model").step == (20 if stop_at == "removal" else 10)
+
+
+def test_what_a_killed_run_was_writing_is_removed(store):
+    commit(store, "checkpoint_epoch_1", 10, 1)
+    store.begin("checkpoint_epoch_2")
+    for name in (".history.json.123", ".loss_curve.png.123", ".settings.json.123"):
+        (store.folder / name).touch()
+    store.recover()
+    assert [path.name for path in store.folder.iterdir()] == ["checkpoint_epoch_1"]
 
 
 def test_going_back_sets_later_checkpoints_aside_without_deleting_them(store):
