@@ -82,6 +82,11 @@ class Settings:
         None, "Micro-batches per process per optimizer step; on resume it follows from the number of processes. [1]"
     )
     learning_rate: float = _option(1e-3, "Peak learning rate.")
+    scale_learning_rate: Literal["none", "sqrt", "linear"] = _option(
+        "none",
+        "Multiply --learning_rate by the number of micro-batches in an optimizer step (the processes that the run "
+        "begins with, times gradient accumulation), or by its square root.",
+    )
     warmup_epochs: float = _option(1.0, "Epochs, or a part of one, until the peak learning rate.")
     weight_decay: float = _option(0.01, "Decoupled weight decay of AdamW, on weight matrices only.")
     max_grad_norm: float = _option(1.0, "Gradients are scaled down to this norm at most.")
@@ -97,6 +102,7 @@ class Settings:
     mixed_precision: Literal["no", "fp16", "bf16"] | None = _option(
         None, "Precision of the network; by default that of the accelerate configuration. Geometry is always float32."
     )
+    timeout_minutes: float = _option(30.0, "How long a process waits for the others before the run gives up.")
     # Checkpoints and output
     resume_from: str | None = _option(
         None,
@@ -134,6 +140,11 @@ class Settings:
     num_example_designs: int = _option(
         3, "Validation structures to design sequences for when training ends; 0 for none."
     )
+    # Watching
+    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = _option(
+        "none", "Where points of the run go, beside train.log, history.json and history.csv in the save folder."
+    )
+    log_every_steps: int = _option(10, "Optimizer steps between two points for --report_to.")
     # Publishing
     push_to_hub: bool = _option(
         False, "Push the best model to the Hugging Face Hub whenever it improved, in the background, and at the end."
@@ -214,6 +225,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "num_example_designs": _AT_LEAST_ZERO,
     "max_rollbacks": _AT_LEAST_ZERO,
     "hub_every_minutes": _AT_LEAST_ZERO,
+    "timeout_minutes": _AT_LEAST_ZERO,
+    "log_every_steps": _AT_LEAST_ONE,
 }
 
 
@@ -268,6 +281,7 @@ NOT_ADOPTED = frozenset(
         "gradient_accumulation_steps",
         "num_workers",
         "mixed_precision",
+        "timeout_minutes",
         "extend_schedule",
         "reset_optimizer",
         "reset_schedule",

@@ -31,6 +31,7 @@ _NEW_ORDER = "order and randomness of what is left are those of another run"
 _CHANGEABLE: dict[str, tuple[Severity, str]] = {
     "epochs": ("note", ""),
     "learning_rate": ("note", ""),
+    "scale_learning_rate": ("note", ""),
     "warmup_epochs": ("note", ""),
     "dropout": ("note", ""),
     "weight_decay": ("note", ""),

@@ -70,6 +70,11 @@ class TrainingProgress:
         self.epoch_sums = {name: float(state["epoch_sums"][name]) for name in self.epoch_sums}
 
 
+def loss_at_noise(number: int) -> str:
+    """Name of the validation loss in one fifth of the noise levels, 0 to 4, such as `loss_at_noise_20_40` (percent)."""
+    return f"loss_at_noise_{20 * number}_{20 * number + 20}"
+
+
 class LossHistory:
     """What every finished epoch measured, and where the run was resumed.
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
+
+LOG_FILE = "train.log"
 
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_BAR_UPDATES = 0.5
 
 
 class Console:
-    """Prints on the main process only.
+    """Prints on the main process only, and keeps what it prints in a log file.
 
     Parameters
     ----------
@@ -22,6 +27,9 @@ class Console:
     def __init__(self, active: bool):
         self.active = active
         self.interactive = active and sys.stderr.isatty()
+        self._log: TextIO | None = None
+        self._unwritten: list[str] = []  # until the file is known
+        self._lock = threading.Lock()  # checkpoints and pushes speak from threads of their own
 
     def say(self, text: str) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -31,6 +39,46 @@ class Console:
             tqdm.write(text)
         else:
             print(text, flush=True)
+        self.note(text)
+
+    def tell(self, text: str) -> None:
+        """Print a line whichever process this is: for what the main process may be unable to say."""
+        if self.active:
+            self.say(text)
+        else:
+            print(text, flush=True)
+
+    def note(self, text: str) -> None:
+        """Write a line to the log file alone, with date and time."""
+        if not self.active:
+            return
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        with self._lock:
+            self._unwritten += [f"{stamp}  {line}\n" for line in text.splitlines()]
+            self._write()
+
+    def log_to(self, path: Path) -> None:
+        """Append what is said to this file, and what was said before it was known."""
+        if not self.active:
+            return
+        with self._lock:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._log = path.open("a", encoding="utf-8")
+            except OSError as error:
+                print(f"WARNING: there will be no log file: {path}: {error.strerror or error}", flush=True)
+            self._write()
+
+    def _write(self) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.writelines(self._unwritten)
+            self._log.flush()
+        except OSError as error:
+            print(f"WARNING: {self._log.name} cannot be written to any more ({error})", flush=True)
+            self._log = None
+        self._unwritten.clear()
 
 
 class EpochProgress:
@@ -44,7 +92,7 @@ class EpochProgress:
         self._title = f"epoch {epoch}/{epochs}"
         self._steps = steps
         self._done = first_step
-        self._last_shown = time.monotonic()
+        self._last_shown = self._last_noted = time.monotonic()
         self._bar = (
             tqdm(total=steps, initial=first_step, desc=self._title, unit="step", leave=False, dynamic_ncols=True)
             if console.interactive
@@ -62,15 +110,20 @@ class EpochProgress:
     def show(self, loss: float, learning_rate: float, residues_per_second: float) -> None:
         """Show the state of the epoch."""
         self._last_shown = time.monotonic()
-        if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {loss:.3f}, rate {learning_rate:.2e}, {residues_per_second:,.0f} residues/s", refresh=True
-            )
-        else:
-            self._console.say(
-                f"{self._title}  step {self._done}/{self._steps}  loss {loss:.4f} nats/residue  "
-                f"rate {learning_rate:.2e}  {residues_per_second:,.0f} residues/s"
-            )
+        line = (
+            f"{self._title}  step {self._done}/{self._steps}  loss {loss:.4f} nats/residue  "
+            f"rate {learning_rate:.2e}  {residues_per_second:,.0f} residues/s"
+        )
+        if self._bar is None:
+            self._console.say(line)
+            return
+        self._bar.set_postfix_str(
+            f"loss {loss:.3f}, rate {learning_rate:.2e}, {residues_per_second:,.0f} residues/s", refresh=True
+        )
+        # The bar leaves nothing behind; the log file is to read like that of a run without a terminal.
+        if self._last_shown - self._last_noted >= SECONDS_BETWEEN_LINES:
+            self._last_noted = self._last_shown
+            self._console.note(line)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -23,6 +23,7 @@ from . import compatibility
 from .arguments import GivenOptions, Settings
 from .checkpoints import CheckpointError, CheckpointStore, ResumePoint, locate, save_folder
 from .interchange import import_checkpoint, named_file
+from .launching import scaled_learning_rate
 from .layout import SETTINGS_FILE
 from .schedule import Schedule, extended, restarted
 
@@ -160,7 +161,7 @@ def compare(saved: SavedRun, config: ProteinModelConfig, description: Mapping[st
         say(f"{'WARNING: changed' if difference.severity == 'warn' else 'Changed'} on resume: {difference}")
 
 
-def planned_schedule(settings: Settings, steps_per_epoch: int, saved: SavedRun | None) -> Schedule:
+def planned_schedule(settings: Settings, steps_per_epoch: int, shards: int, saved: SavedRun | None) -> Schedule:
     """The learning rate of the whole run, as the options of this launch want it.
 
     Without a change it is that of the checkpoint. A new `--learning_rate` or `--warmup_epochs` replaces the old one,
@@ -168,7 +169,8 @@ def planned_schedule(settings: Settings, steps_per_epoch: int, saved: SavedRun |
     """
     warmup_steps = round(settings.warmup_epochs * steps_per_epoch)
     total_steps = settings.epochs * steps_per_epoch
-    fresh = Schedule(settings.learning_rate, warmup_steps, total_steps)
+    peak = scaled_learning_rate(settings.learning_rate, settings.scale_learning_rate, shards)
+    fresh = Schedule(peak, warmup_steps, total_steps)
     if saved is None:
         return fresh
     manifest, before = saved.point.manifest, saved.schedule
@@ -177,13 +179,14 @@ def planned_schedule(settings: Settings, steps_per_epoch: int, saved: SavedRun |
     if settings.reset_schedule:
         return restarted(fresh, step)
     rate_changed = any(
-        saved.settings.get(name) != getattr(settings, name) for name in ("learning_rate", "warmup_epochs")
+        saved.settings.get(name) != getattr(settings, name)
+        for name in ("learning_rate", "scale_learning_rate", "warmup_epochs")
     )
     if not same_epochs:
         return fresh
     if rate_changed:
         begun = (before.start_step, before.start_rate) if not before.final_fraction else ()  # none if it was held
-        before = Schedule(settings.learning_rate, warmup_steps, before.total_steps, *begun)
+        before = Schedule(peak, warmup_steps, before.total_steps, *begun)
     if total_steps > before.total_steps:
         return extended(before, settings.extend_schedule, step, total_steps, warmup_steps)
     return extended(before, "stretch", step, total_steps, warmup_steps)

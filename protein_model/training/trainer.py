@@ -39,26 +39,29 @@ from ..data.batching import shards_per_process
 from ..data.cache import CacheInterrupted
 from ..data.collate import FlatBatch, collate, model_inputs
 from ..errors import UserError
+from ..model.configuration import RESIDUE_LETTERS
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, parameter_count, sequence_loss
 from ..randomness import derived_seed
-from .arguments import GivenOptions, absolute_paths
+from .arguments import GivenOptions, Settings, absolute_paths
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
 from .curves import draw_loss_curve
 from .hub import publisher_of
+from .launching import Whereabouts, describe_batch, process_group_options
 from .layout import SETTINGS_FILE
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
-from .progress import BestValidation, LossHistory, TrainingProgress
+from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noise
+from .records import HISTORY_FILE, write_history
 from .reduction import OrderedReduction
-from .reporting import Console, EpochProgress
+from .reporting import LOG_FILE, Console, EpochProgress
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
 from .saving import CheckpointWriter, RunState
 from .schedule import Schedule
 from .signals import StopRequest
+from .tracking import Tracking
 from .validation import ValidationResult, validate
 
-HISTORY_FILE = "history.json"
 LOSS_CURVE_FILE = "loss_curve.png"
 SECONDS_BETWEEN_CURVES = 20.0  # drawing takes a part of a second, which runs of short epochs would feel
 MAX_SKIPS_IN_A_ROW = 20  # after so many the weights themselves are the trouble
@@ -93,12 +96,16 @@ class StepResult:
     gradient_norm : before clipping
     stop_requested : some process has received a signal
     finite : loss and gradient were finite, so that the step was taken
+    loss : nats per scored residue; NaN where the step is left out
+    residues : on all processes
     """
 
     learning_rate: float
     gradient_norm: float
     stop_requested: bool
     finite: bool
+    loss: float
+    residues: float
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,10 @@ class Trainer:
         self.stop = stop if stop is not None else StopRequest()  # one without a signal is false
         self.accelerator = _accelerator(given)
         self.console = Console(self.accelerator.is_main_process)
+        self.whereabouts = Whereabouts(
+            self.accelerator.process_index, self.accelerator.num_processes, self.console.tell
+        )
+        self.whereabouts.at("looking for a checkpoint")
         saved = find_saved_run(self.accelerator, given, self.console.say)
         self.settings = settings = given.resolve(saved.settings if saved else None)
         if settings.deterministic or self.accelerator.device.type == "cpu":
@@ -147,12 +158,17 @@ class Trainer:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.save_dir = save_folder(given.values.get("resume_from"), given.values.get("save_dir"))
         self.store = CheckpointStore(self.save_dir)
+        self.tracking = Tracking(
+            self.accelerator, settings.report_to, settings.log_every_steps, self.save_dir, self.console.say
+        )
         speaks = self.accelerator.is_main_process
         self.publisher = publisher_of(settings, self.save_dir / BEST_MODEL, self.console.say) if speaks else None
         self.shards, self.micro_steps = self._cut_steps(saved)
+        self.whereabouts.at("preparing the data")
         self.data = self._prepare_data()
+        self.whereabouts.at("building the model")
         config = model_configuration(settings)
-        self.schedule = planned_schedule(settings, self.data.plan.steps_per_epoch, saved)
+        self.schedule = planned_schedule(settings, self.data.plan.steps_per_epoch, self.shards, saved)
         if saved is not None:
             compare(saved, config, self._run_description(), self.console.say)
 
@@ -190,6 +206,7 @@ class Trainer:
         self._epoch_started = time.monotonic()
         self._curve_drawn = -math.inf
         self._skips_in_a_row = 0
+        self._went_back = False
         self._rows_of_step: list[torch.Tensor] = []
 
         if saved is not None:
@@ -197,6 +214,7 @@ class Trainer:
         self._resumed_from = saved.point.folder if saved is not None else None
         if not settings.dry_run and self.accelerator.is_main_process:
             self._begin_save_dir()
+            self.console.log_to(self.save_dir / LOG_FILE)
         self._describe()
 
     def _prepare_data(self) -> TrainingData:
@@ -228,16 +246,23 @@ class Trainer:
         CheckpointError : the last checkpoint of the run could not be written
         """
         finished = False
+        progress = self.progress
         try:
+            pending = progress.epoch > progress.epochs_recorded
+            self.tracking.start(self.settings.to_dict(), progress.step, pending, self._went_back)
             if self.publisher is not None:
                 self.publisher.start()
             result = self._fit()
             finished = True
             return result
         finally:
+            self.whereabouts.at("ending the run")
             self.writer.wait()
             if self.publisher is not None:
                 self.publisher.close(finished)
+            if not finished:  # else sampled designs are still to come
+                self.tracking.close()
+            self.whereabouts.close()
             if self.accelerator.is_main_process:
                 self.store.unlock()
 
@@ -286,8 +311,10 @@ class Trainer:
         bar = EpochProgress(self.console, progress.epoch + 1, settings.epochs, first, progress.steps_per_epoch)
         self.model.train()
         try:
+            self.whereabouts.at(f"epoch {progress.epoch + 1}, step {progress.step + 1}: reading a batch")
             # The loader ends with the epoch, and the last step below makes `progress` point to the next one.
             for index, batch in enumerate(self.train_loader):
+                self.whereabouts.at(f"epoch {progress.epoch + 1}, step {progress.step + 1}: computing")
                 micro_step = index % self.micro_steps
                 left_out = progress.step in progress.skipped_steps
                 if not left_out:
@@ -296,7 +323,16 @@ class Trainer:
                     continue
                 result = self._update_weights(left_out)
                 if not result.finite and self._diverged():
+                    self.tracking.rewind(progress.step)
                     return _Outcome.ROLLED_BACK
+                self.tracking.step(
+                    progress.step,
+                    progress.step_in_epoch == 0,
+                    result.loss,
+                    result.learning_rate,
+                    result.gradient_norm,
+                    result.residues,
+                )
                 if bar.advance():
                     sums = self._collect_sums()
                     bar.show(
@@ -309,6 +345,7 @@ class Trainer:
                 due = settings.save_every_steps is not None and progress.step % settings.save_every_steps == 0
                 if due and progress.step_in_epoch > 0:
                     self._save([f"checkpoint_step_{progress.step}"])
+                self.whereabouts.at(f"epoch {progress.epoch + 1}, step {progress.step + 1}: reading a batch")
         finally:
             bar.close()
         return _Outcome.FINISHED
@@ -369,7 +406,7 @@ class Trainer:
         stop = torch.tensor([float(bool(self.stop))], dtype=torch.float64, device=self.accelerator.device)
         if left_out:
             self.progress.step += 1
-            return StepResult(rate, 0.0, bool(self.accelerator.reduce(stop, "sum").item()), True)
+            return StepResult(rate, 0.0, bool(self.accelerator.reduce(stop, "sum").item()), True, math.nan, 0.0)
         if self.reduction is None:
             reduced = self.accelerator.reduce(torch.cat([self._step_sums, stop]), "sum")
             totals, stop = reduced[:-1], reduced[-1:]
@@ -382,7 +419,9 @@ class Trainer:
         torch._foreach_mul_(gradients, (summed * self._nominal_residues / scored).float())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         # The one moment of a step in which the device is waited for: what is seen here decides whether it is taken.
-        gradient_norm, stop_requested, loss = torch.cat([norm.double()[None], stop, totals[:1]]).tolist()
+        gradient_norm, stop_requested, loss, _, count, residues = torch.cat(
+            [norm.double()[None], stop, totals]
+        ).tolist()
         # Gradients that overflow in fp16 are the gradient scaler's business: it leaves the step out and scales less.
         finite = math.isfinite(loss) and (math.isfinite(gradient_norm) or self.accelerator.scaler is not None)
         if finite:
@@ -396,7 +435,7 @@ class Trainer:
         self.optimizer.zero_grad()
         self.progress.step += 1
         self._step_sums.zero_()
-        return StepResult(rate, gradient_norm, bool(stop_requested), finite)
+        return StepResult(rate, gradient_norm, bool(stop_requested), finite, loss / max(count, 1.0), residues)
 
     def _diverged(self) -> bool:
         """Deal with a step that was not taken. True if the run went back to a checkpoint.
@@ -468,6 +507,7 @@ class Trainer:
 
     def _validate(self) -> ValidationResult | None:
         """None if a signal came meanwhile."""
+        self.whereabouts.at(f"validation after epoch {self.progress.epoch}")
         with self.average.applied():
             return validate(
                 self.accelerator,
@@ -514,12 +554,16 @@ class Trainer:
             "seconds": sums["seconds"],
             "residues_per_second": sums["residues"] / max(sums["seconds"], 1e-9),
         }
+        for number, loss in enumerate(result.loss_by_noise):
+            if math.isfinite(loss):
+                entry[loss_at_noise(number)] = loss
         self.history.epochs.append(entry)
         improved = self.best.update(result.loss, epoch, self.settings.early_stopping_min_delta)
         self.progress.epochs_recorded = epoch
         self.progress.start_epoch()
         if self.accelerator.is_main_process:
             self._write_history()
+            self.tracking.epoch(entry, self._shown_designs(result))
         self.console.say(
             f"epoch {epoch}/{self.settings.epochs}  train loss {entry['train_loss']:.4f}  "
             f"validation loss {result.loss:.4f} nats/residue{' (best)' if improved else ''}  "
@@ -527,6 +571,18 @@ class Trainer:
             f"{entry['residues_per_second']:,.0f} residues/s"
         )
         return improved
+
+    def _shown_designs(self, result: ValidationResult) -> str:
+        """Native sequences over those that the model predicts at once from the backbone alone."""
+        lines = []
+        for row, tokens in result.examples:
+            predicted = "".join(RESIDUE_LETTERS[token] for token in tokens.tolist())
+            lines += [
+                self.data.cache.names[row],
+                f"  native    {self.data.cache.sequence(row)}",
+                f"  predicted {predicted}",
+            ]
+        return "\n".join(lines)
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.early_stopping_patience
@@ -554,6 +610,7 @@ class Trainer:
             progress.epoch_sums = self._collect_sums()
         if not self.accelerator.is_main_process:
             return  # all processes hold the same state
+        self.whereabouts.at(f"saving {names[-1]}")
         drawn = None
         if time.monotonic() - self._curve_drawn > SECONDS_BETWEEN_CURVES:
             drawn = copy.deepcopy((self.history, self.best))  # they go on while it is drawn
@@ -602,9 +659,8 @@ class Trainer:
             raise CheckpointError(f"the end of the run is not saved: {failure or 'see the message of process 0'}")
 
     def _write_history(self) -> None:
-        document = {"best": self.best.state_dict(), **self.history.state_dict()}
         try:
-            write_file_atomically(self.save_dir / HISTORY_FILE, json.dumps(document, indent=1))
+            write_history(self.save_dir, self.history, self.best)
         except OSError as error:
             self.console.say(f"WARNING: {self.save_dir / HISTORY_FILE} could not be written ({error})")
 
@@ -727,21 +783,36 @@ class Trainer:
         self.history.resumes.append({"step": progress.step, "epoch": fraction, "checkpoint": str(folder)})
         if self.accelerator.is_main_process:
             for path in self.store.set_aside_after(progress.step):
+                self._went_back = True
                 say(f"Set aside, later than the checkpoint resumed from: {path}")
         self.accelerator.wait_for_everyone()
 
     def _describe(self) -> None:
         """Tell what is trained on what."""
         settings, data, accelerator = self.settings, self.data, self.accelerator
-        residues = data.plan.lengths.sum() / data.plan.steps_per_epoch
         self.console.say(data.split.description)
         self.console.say(
             f"{parameter_count(self.network):,} parameters · {accelerator.num_processes} process"
             f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}, precision "
             f"{accelerator.mixed_precision} · {len(data.split.train):,} training and {len(data.split.validation):,} "
-            f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch of {self.shards} "
-            f"micro-batches, about {residues:,.0f} residues each · {settings.epochs} epochs"
+            f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch · "
+            f"{settings.epochs} epochs"
         )
+        self.console.say(
+            describe_batch(
+                settings.batch_size,
+                settings.batch_residues,
+                self.shards,
+                accelerator.num_processes,
+                data.plan.lengths,
+                data.plan.steps_per_epoch,
+            )
+        )
+        if settings.scale_learning_rate != "none":
+            self.console.say(
+                f"Learning rate {settings.learning_rate:.3e} scaled for {self.shards} micro-batches per optimizer "
+                f"step: peak {self.schedule.peak:.3e} (--scale_learning_rate {settings.scale_learning_rate})"
+            )
 
 
 def _told(schedule: Schedule, steps_per_epoch: int) -> str:
@@ -769,7 +840,10 @@ def _accelerator(given: GivenOptions) -> Accelerator:
     return Accelerator(
         mixed_precision=given.values.get("mixed_precision"),
         dataloader_config=DataLoaderConfiguration(even_batches=False, non_blocking=True),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            process_group_options(given.values.get("timeout_minutes", Settings.timeout_minutes)),
+        ],
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from ..data.collate import FlatBatch, model_inputs
 from ..model.decoder import NUM_RESIDUE_TYPES
@@ -25,12 +26,21 @@ class ValidationResult:
     one_shot_perplexity : exp(nats per residue) of the native sequence, all residues predicted from the backbone alone
     one_shot_recovery : share of residues whose most probable type, from the backbone alone, is the native one
     residues : scored in the one-shot prediction
+    loss_by_noise : `loss` of the structures in each fifth of the noise levels, from the least to the most corrupted;
+        NaN where no structure was
+    examples : row of the cache and one-shot prediction, (L,) int64, of some structures; on the main process only
     """
 
     loss: float
     one_shot_perplexity: float
     one_shot_recovery: float
     residues: int
+    loss_by_noise: tuple[float, ...]
+    examples: list[tuple[int, Tensor]]
+
+
+NOISE_BINS = 5
+EXAMPLES = 3
 
 
 @torch.no_grad()
@@ -58,6 +68,7 @@ def validate(
     model.eval()
     device = accelerator.device
     rows: list[torch.Tensor] = []
+    examples: list[tuple[int, Tensor]] = []
     for index, batch in enumerate(loader):
         if should_stop():
             return None
@@ -66,21 +77,39 @@ def validate(
         labels, usable, structure_index = batch["residue_type"], batch["backbone_mask"], batch["structure_index"]
         times = model.diffusion.sample_times(len(batch["row"]), fully_masked_fraction, generator)
         tokens, corrupted = model.diffusion.corrupt(labels, times, structure_index, generator)
+        level = model.diffusion.noise_level(times)
         nothing = torch.full_like(labels, NUM_RESIDUE_TYPES)
         with accelerator.autocast():
             encoded = model.encode(**model_inputs(batch))
-            denoised = model.decode(encoded, torch.where(usable, tokens, nothing), model.diffusion.noise_level(times))
+            denoised = model.decode(encoded, torch.where(usable, tokens, nothing), level)
             from_nothing = model.decode(encoded, nothing, torch.ones_like(times, dtype=torch.float32))
         at_noise = sequence_loss(denoised, labels, corrupted & usable)
         one_shot = sequence_loss(from_nothing, labels, usable & (labels < NUM_RESIDUE_TYPES))
         sums = [at_noise.nll, at_noise.count, one_shot.nll, one_shot.correct, one_shot.count]
+        noise_bin = ((level * NOISE_BINS).ceil().long() - 1).clamp(0, NOISE_BINS - 1)[structure_index]
+        for number in range(NOISE_BINS):
+            part = sequence_loss(denoised, labels, corrupted & usable & (noise_bin == number))
+            sums += [part.nll, part.count]
+        if index == 0 and accelerator.is_main_process:
+            predicted = from_nothing.argmax(-1).cpu()
+            own = structure_index.cpu()
+            examples = [
+                (row, predicted[own == place]) for place, row in enumerate(batch["row"].tolist()[:EXAMPLES]) if row >= 0
+            ]
         rows.append(torch.stack([value.double() for value in (torch.tensor(micro_batch, device=device), *sums)]))
     gathered = accelerator.gather(torch.stack(rows)).cpu()
     # Exact sums, so that the result does not depend on who computed which, nor on empty micro-batches.
-    nll, count, one_shot_nll, correct, residues = (math.fsum(column) for column in gathered[:, 1:].T.tolist())
+    nll, count, one_shot_nll, correct, residues, *by_noise = (
+        math.fsum(column) for column in gathered[:, 1:].T.tolist()
+    )
     return ValidationResult(
         loss=nll / max(count, 1.0),
         one_shot_perplexity=math.exp(one_shot_nll / max(residues, 1.0)),
         one_shot_recovery=correct / max(residues, 1.0),
         residues=int(residues),
+        loss_by_noise=tuple(
+            noise_nll / noise_count if noise_count else math.nan
+            for noise_nll, noise_count in zip(by_noise[::2], by_noise[1::2], strict=True)
+        ),
+        examples=examples,
     )
