@@ -30,7 +30,7 @@ from .native_likelihood import (
 from .sampling import DEFAULT_STEPS, DEFAULT_TEMPERATURE, Designs, sample_sequences
 
 # Residues per forward pass; bounds memory, not results. On a CPU, larger ones only fall out of its caches.
-RESIDUES_PER_PASS = {"cpu": 1000}
+RESIDUES_PER_PASS = {"cpu": 500}
 RESIDUES_PER_PASS_ELSEWHERE = 16_000
 
 Advance = Callable[[int], object]  # called with a number of residues finished
