@@ -30,7 +30,7 @@ from .native_likelihood import (
 from .sampling import DEFAULT_STEPS, DEFAULT_TEMPERATURE, Designs, sample_sequences
 
 # Residues per forward pass; bounds memory, not results. On a CPU, larger ones only fall out of its caches.
-RESIDUES_PER_PASS = {"cpu": 1000}
+RESIDUES_PER_PASS = {"cpu": 500}
 RESIDUES_PER_PASS_ELSEWHERE = 16_000
 
 Advance = Callable[[int], object]  # called with a number of residues finished
@@ -62,9 +62,14 @@ class EvaluationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for option, value in (("--num_sequences", self.num_sequences), ("--num_orders", self.num_orders)):
-            if value < 0:
-                raise EvaluationError(f"{option} must be at least 0, but is {value}")
+        for option, value, lowest in (
+            ("--num_sequences", self.num_sequences, 0),
+            ("--temperature", self.temperature, 0),
+            ("--num_steps", self.num_steps, 1),
+            ("--num_orders", self.num_orders, 0),
+        ):
+            if not value >= lowest:
+                raise EvaluationError(f"{option} must be at least {lowest}, but is {value}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from .metrics import NUM_TYPES, Calibration
 from .step_sweep import StepFigures
 
 ONE_SHOT, SAMPLED, ORDER_AGNOSTIC, OTHER = "#1f77b4", "#d62728", "#2ca02c", "#7f7f7f"
+WIDE_RANGE = 5  # a longest structure that many times the shortest one needs a logarithmic axis
 # Neighbours in this order resemble each other: small, aliphatic, aromatic, polar, negative, positive.
 BY_CHEMISTRY = "GAPCVILMFYWSTNQDEHKR"
 
@@ -104,13 +105,14 @@ def _by_structure(axes: Axes, report: Report) -> None:
             size = 18 if len(points) <= 200 else 5
             axes.scatter(lengths, shares, s=size, color=color, alpha=0.6, linewidth=0, label=label)
             axes.axhline(float(np.median(shares)), color=color, linewidth=1, linestyle="--", label=f"{label}, median")
+            if max(lengths) > WIDE_RANGE * min(lengths):
+                axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axes.xaxis.set_major_formatter(ScalarFormatter())
+                axes.minorticks_off()
     axes.set_xlabel("scored residues")
     axes.set_ylabel("recovery, %")
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
 

@@ -74,6 +74,8 @@ class Bootstrap:
         self.count = count
         generator = np.random.Generator(np.random.PCG64(seed))
         self._drawn = generator.integers(max(count, 1), size=(resamples, count), dtype=np.int32)
+        # How often each structure was drawn: sums over resamples are then products of matrices.
+        self._times = np.stack([np.bincount(rows, minlength=count) for rows in self._drawn]).astype(np.float64)
 
     def mean(self, values: np.ndarray) -> Estimate:
         """Mean of (S,) values of the structures."""
@@ -90,8 +92,7 @@ class Bootstrap:
         total = float(denominators.sum())
         if not total:
             return Estimate(math.nan, math.nan, math.nan)
-        below = denominators[self._drawn].sum(axis=1)
-        above = numerators[self._drawn].sum(axis=1)
+        above, below = self._times @ numerators, self._times @ denominators
         return _estimate(float(numerators.sum()) / total, above[below > 0] / below[below > 0])
 
     def perplexity(self, nll: np.ndarray, residues: np.ndarray) -> Estimate:

@@ -139,7 +139,10 @@ def test_progress_adds_up_to_all_residues_of_each_part(model):
     assert finished == {"likelihood": total, "sampling": total}
 
 
-@pytest.mark.parametrize("name", ["num_sequences", "num_orders"])
-def test_settings_out_of_range_are_refused_by_name(name):
-    with pytest.raises(EvaluationError, match=f"--{name} must be at least 0"):
-        EvaluationSettings(**{name: -1})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_sequences", -1), ("num_orders", -1), ("temperature", -0.1), ("temperature", float("nan")), ("num_steps", 0)],
+)
+def test_settings_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(EvaluationError, match=f"--{name} must be at least [01], but is {value}"):
+        EvaluationSettings(**{name: value})
