@@ -26,6 +26,7 @@ class ChoiceBatch:
     structure : (U,) int64
     sizes : choices of each structure
     visible : (N,) bool
+    unknown : (N,) bool, fixed residues of unknown type
     fixed_tokens : (N,) int64, what the model sees of fixed residues: their types, 20 for all others
     leaders : (U,) int64, first residue of each choice; its random numbers are those of the choice
     """
@@ -59,6 +60,7 @@ class ChoiceBatch:
         self.leaders = np.concatenate(leaders) if leaders else np.zeros(0, np.int64)
         self.structure = tensor(np.repeat(np.arange(len(plans)), self.sizes))
         self.visible = tensor(visible)
+        self.unknown = tensor(fixed == NUM_RESIDUE_TYPES)
         self.fixed_tokens = tensor(np.where(visible & (fixed != DESIGNED), fixed, NUM_RESIDUE_TYPES))
         self.bias = tensor(np.concatenate([plan.bias for plan in plans]))
         self.own_temperature = tensor(np.concatenate([plan.temperature for plan in plans]))

@@ -187,7 +187,8 @@ class DesignPlan:
     @property
     def designed(self) -> np.ndarray:
         """(L,) bool, residues that get a type by design."""
-        return np.asarray(self.unit >= 0)
+        designed: np.ndarray = self.unit >= 0
+        return designed
 
 
 def design_plan(structure: Structure, constraints: Constraints | None = None) -> DesignPlan:

@@ -13,7 +13,7 @@ random number falls within rounding of the border between two types, or two resi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,9 +31,9 @@ from .orders import ORDERS
 from .resampling import Resampling
 from .unmasking import SampledSequences, Unmasking, empty_sequences
 
-DEFAULT_STEPS = 32
+DEFAULT_STEPS = 8
 DEFAULT_TEMPERATURE = 0.1
-DEFAULT_ORDER = "random"
+DEFAULT_ORDER = "margin"  # of models with the absorbing kernel; others have only "ancestral"
 ONE_BY_ONE = "L"  # number of steps: one residue at a time
 
 # Bounds of memory, not of results: residues that are encoded together, and residues times samples decoded together.
@@ -76,9 +76,10 @@ class SamplingSettings:
     temperature : logits are divided by it; 0 takes the most probable type
     num_steps : denoising steps, independent of those in training; at 1 all residues are chosen at once, with "L" they
         are chosen one at a time
-    order : of residues, for models with the absorbing kernel: "ancestral" draws from the model's own distribution, a
-        random number of residues at each step; "random" takes equally many; "confidence" begins with the residues whose
-        best type is most probable, "margin" with those where it is furthest ahead of the second best
+    order : of residues. "ancestral" draws from the model's own distribution, with the absorbing kernel a random number
+        of residues at each step; other kernels have nothing else. "random" takes equally many; "confidence" begins with
+        the residues whose best type is most probable, "margin" with those where it is furthest ahead of the second
+        best. By default "margin" with the absorbing kernel
     remask : share of the residues, those least probable when they were chosen, that are masked and chosen again when
         all others are known, in that share of the steps
     seed : with the same seed, structure and settings the samples are the same
@@ -90,7 +91,7 @@ class SamplingSettings:
 
     temperature: float = DEFAULT_TEMPERATURE
     num_steps: Steps = DEFAULT_STEPS
-    order: str = DEFAULT_ORDER
+    order: str | None = None
     remask: float = 0.0
     seed: int = 0
 
@@ -102,10 +103,26 @@ class SamplingSettings:
                 f'the number of denoising steps must be at least 1, or "L" for one residue at a time, but is '
                 f"{self.num_steps!r}"
             )
-        if self.order not in ORDERS:
+        if self.order is not None and self.order not in ORDERS:
             raise SamplingError(f"the order must be one of {', '.join(ORDERS)}, but is {self.order!r}")
         if not 0 <= self.remask <= 1:
             raise SamplingError(f"the share of remasked residues must be from 0 to 1, but is {self.remask}")
+
+
+def settings_for(model: ProteinModel, settings: SamplingSettings) -> SamplingSettings:
+    """The settings as they are for a model: with an order, and one step where it predicts all residues in one pass.
+
+    Raises
+    ------
+    SamplingError : the order or remasking is none of the model's diffusion
+    """
+    if model.config.use_discrete_diffusion and model.diffusion.absorbing:
+        return replace(settings, order=settings.order or DEFAULT_ORDER)
+    what = "has a kernel without a mask" if model.config.use_discrete_diffusion else "predicts all residues in one pass"
+    if settings.order not in (None, "ancestral") or settings.remask:
+        raise SamplingError(f"orders and remasking are for models with absorbing diffusion; this one {what}")
+    steps = settings.num_steps if model.config.use_discrete_diffusion else 1
+    return replace(settings, order="ancestral", num_steps=steps)
 
 
 class Sampler:
@@ -130,8 +147,7 @@ class Sampler:
         self.names = [structure.name for structure in structures]
         self.lengths = [len(structure) for structure in structures]
         self.device = next(model.parameters()).device
-        self._diffusion = model.diffusion
-        self._one_pass = not model.config.use_discrete_diffusion
+        self._model = model
         self._choices = ChoiceBatch(self.plans, self.device)
         encoded = encode_separately(model, structures, [plan.visible for plan in self.plans])
         self._decoder = SequenceDecoder(model.decoder, encoded)
@@ -147,9 +163,8 @@ class Sampler:
         """
         if num_sequences < 1:
             raise SamplingError(f"the number of sequences must be at least 1, but is {num_sequences}")
-        if not self._diffusion.absorbing and (settings.order != DEFAULT_ORDER or settings.remask):
-            raise SamplingError("orders and remasking are for models with the absorbing kernel; this one has another")
-        at_once = max(1, MAX_PAIRS[_kind(self.device)] // sum(self.lengths))
+        settings = settings_for(self._model, settings)
+        at_once = max(1, max_pairs(self.device) // sum(self.lengths))
         parts = [
             self._sample(range(first, min(first + at_once, num_sequences)), settings)
             for first in range(0, num_sequences, at_once)
@@ -157,24 +172,23 @@ class Sampler:
         return [_joined(each) for each in zip(*parts, strict=True)]
 
     def _sample(self, samples: range, settings: SamplingSettings) -> list[Designs]:
-        sequences = empty_sequences(self._choices, len(samples), show_fixed=not self._one_pass)
+        shows_fixed = self._model.config.use_discrete_diffusion  # others have never been shown a residue
+        sequences = empty_sequences(self._choices, len(samples), shows_fixed)
         num_steps = None if settings.num_steps == ONE_BY_ONE else int(settings.num_steps)
         generators = [
             [numpy_generator(settings.seed, "design", name, sample) for sample in samples] for name in self.names
         ]
-        if self._diffusion.absorbing:
+        if self._model.diffusion.absorbing:
             drawn = [
                 np.stack([generator.random((4, length)) for generator in row], axis=-1)
                 for row, length in zip(generators, self.lengths, strict=True)
             ]
             uniform = np.concatenate(drawn, axis=1)[:, self._choices.leaders]
-            sampler = Unmasking(self._decoder, self._choices, self.lengths)
-            if self._one_pass:
-                sampler.run(sequences, uniform, settings.temperature, 1, settings.order)
-            else:
-                sampler.run(sequences, uniform, settings.temperature, num_steps, settings.order, settings.remask)
+            Unmasking(self._decoder, self._choices, self.lengths).run(
+                sequences, uniform, settings.temperature, num_steps, settings.order or DEFAULT_ORDER, settings.remask
+            )
         else:
-            Resampling(self._decoder, self._diffusion, self._choices, self.lengths).run(
+            Resampling(self._decoder, self._model.diffusion, self._choices, self.lengths).run(
                 sequences, generators, settings.temperature, num_steps
             )
         return self._designs(sequences)
@@ -207,7 +221,7 @@ def sample_sequences(
     num_steps: Steps = DEFAULT_STEPS,
     seed: int = 0,
     *,
-    order: str = DEFAULT_ORDER,
+    order: str | None = None,
     remask: float = 0.0,
     plans: Sequence[DesignPlan] | None = None,
     advance: Callable[[int], object] = lambda count: None,
@@ -234,7 +248,7 @@ def sample_sequences(
     settings = SamplingSettings(temperature, num_steps, order, remask, seed)
     plans = [design_plan(structure) for structure in structures] if plans is None else plans
     results: dict[int, Designs] = {}
-    limit = MAX_RESIDUES[_kind(next(model.parameters()).device)]
+    limit = max_residues(next(model.parameters()).device)
     for group in grouped_by_length(structures, limit):
         sampler = Sampler(model, [structures[index] for index in group], [plans[index] for index in group])
         results.update(zip(group, sampler.sample(num_sequences, settings), strict=True))
@@ -242,8 +256,14 @@ def sample_sequences(
     return [results[index] for index in range(len(structures))]
 
 
-def _kind(device: torch.device) -> str:
-    return "cpu" if device.type == "cpu" else "cuda"
+def max_residues(device: torch.device) -> int:
+    """Residues that are worth encoding together on a device."""
+    return MAX_RESIDUES["cpu" if device.type == "cpu" else "cuda"]
+
+
+def max_pairs(device: torch.device) -> int:
+    """Residues times sequences that are worth decoding together on a device."""
+    return MAX_PAIRS["cpu" if device.type == "cpu" else "cuda"]
 
 
 def _joined(parts: Sequence[Designs]) -> Designs:

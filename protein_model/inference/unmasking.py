@@ -68,7 +68,9 @@ class Unmasking:
         structure = np.repeat(np.arange(len(lengths)), lengths)
         self._structure_of_row = torch.from_numpy(structure).to(choices.visible.device)
         self._num_structures = len(lengths)
-        self._visible_count = self._per_structure(choices.visible[:, None]).clamp(min=1)
+        # Fixed residues of unknown type are never shown, as in training, where they do not count as masked either.
+        self._maskable = choices.visible & ~choices.unknown
+        self._maskable_count = self._per_structure(self._maskable[:, None])
 
     def run(
         self,
@@ -219,8 +221,8 @@ class Unmasking:
         return chosen.cpu().numpy()
 
     def _masked_share(self, tokens: Tensor) -> Tensor:
-        """(B, S) float64, share of the visible residues of which the model is shown nothing."""
-        return self._per_structure((tokens == MASK) & self._choices.visible[:, None]) / self._visible_count
+        """(B, S) float64, share of the residues of known or coming type of which the model is shown nothing."""
+        return self._per_structure((tokens == MASK) & self._maskable[:, None]) / self._maskable_count.clamp(min=1)
 
     def _per_structure(self, flags: Tensor) -> Tensor:
         """(N, S) bool -> (B, S) float64, how many are true."""
