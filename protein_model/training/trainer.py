@@ -58,7 +58,7 @@ from .reporting import LOG_FILE, Console, EpochProgress
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
 from .saving import CheckpointWriter, RunState
 from .schedule import Schedule
-from .signals import StopRequest
+from .signals import StopRequest, shielded
 from .tracking import Tracking
 from .validation import ValidationResult, validate
 
@@ -316,7 +316,7 @@ class Trainer:
         try:
             self.whereabouts.at(f"epoch {progress.epoch + 1}, step {progress.step + 1}: reading a batch")
             # The loader ends with the epoch, and the last step below makes `progress` point to the next one.
-            for index, batch in enumerate(self.train_loader):
+            for index, batch in enumerate(shielded(self.train_loader)):
                 self.whereabouts.at(f"epoch {progress.epoch + 1}, step {progress.step + 1}: computing")
                 micro_step = index % self.micro_steps
                 left_out = progress.step in progress.skipped_steps
