@@ -27,55 +27,43 @@ import transformers
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import (
     DistributedDataParallelKwargs,
-    DistributedType,
     broadcast_object_list,
     gather_object,
-    send_to_device,
 )
 from transformers.utils.logging import disable_progress_bar
 
 from .. import __version__
 from ..data.batching import shards_per_process
 from ..data.cache import CacheInterrupted
-from ..data.collate import FlatBatch, collate, model_inputs
-from ..errors import UserError
 from ..model.configuration import RESIDUE_LETTERS
-from ..model.decoder import NUM_RESIDUE_TYPES
-from ..model.modeling import ProteinModel, parameter_count, sequence_loss
+from ..model.modeling import ProteinModel, parameter_count
 from ..randomness import derived_seed
 from .arguments import GivenOptions, Settings, absolute_paths
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
 from .curves import draw_loss_curve
+from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
 from .launching import Whereabouts, describe_batch, process_group_options
 from .layout import SETTINGS_FILE
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noise
 from .records import HISTORY_FILE, write_history
-from .reduction import OrderedReduction
 from .reporting import LOG_FILE, Console, EpochProgress
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
 from .saving import CheckpointWriter, RunState
 from .schedule import Schedule
 from .signals import StopRequest, shielded
+from .stepping import OptimizerSteps
 from .tracking import Tracking
 from .validation import ValidationResult, validate
 
 LOSS_CURVE_FILE = "loss_curve.png"
 SECONDS_BETWEEN_CURVES = 20.0  # drawing takes a part of a second, which runs of short epochs would feel
-MAX_SKIPS_IN_A_ROW = 20  # after so many the weights themselves are the trouble
-_NAMES_LOGGED = 20
-_NON_AVERAGING = (DistributedType.NO,)
-_SUMS = ("nll", "correct", "scored", "residues")
 
 
 class RunStopped(Exception):
     """The run was asked to stop and has saved what there was to save; it is to be started again."""
-
-
-class RunDiverged(UserError, RuntimeError):
-    """Losses or gradients are not finite, and `--on_divergence` does not let the run go on."""
 
 
 class _Outcome(enum.Enum):
@@ -84,28 +72,6 @@ class _Outcome(enum.Enum):
     FINISHED = enum.auto()
     STOPPED = enum.auto()
     ROLLED_BACK = enum.auto()
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One optimizer step.
-
-    Attributes
-    ----------
-    learning_rate : it was taken with
-    gradient_norm : before clipping
-    stop_requested : some process has received a signal
-    finite : loss and gradient were finite, so that the step was taken
-    loss : nats per scored residue; NaN where the step is left out
-    residues : on all processes
-    """
-
-    learning_rate: float
-    gradient_norm: float
-    stop_requested: bool
-    finite: bool
-    loss: float
-    residues: float
 
 
 @dataclass(frozen=True)
@@ -180,8 +146,6 @@ class Trainer:
             network, optimizer, self.data.train_loader, self.data.validation_loader
         )
         self.network: ProteinModel = self.accelerator.unwrap_model(self.model)
-        self.parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.reduction = OrderedReduction(self.accelerator, self.parameters) if settings.deterministic else None
 
         self.progress = TrainingProgress(self.data.plan.steps_per_epoch, self.shards, settings.seed)
         self.history = LossHistory()
@@ -199,16 +163,18 @@ class Trainer:
         self.writer = CheckpointWriter(
             self.accelerator, self.network, self.average, self.store, package_versions(), self.console.say
         )
-        # Losses are divided by a typical batch before the backward pass, so that 16-bit gradients stay in range, and
-        # brought to the exact mean over the global batch afterwards.
-        self._nominal_residues = float(self.data.plan.lengths.sum()) / (self.shards * self.data.plan.steps_per_epoch)
-        self._step_sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=self.accelerator.device)
-        self._epoch_sums = torch.zeros_like(self._step_sums)
-        self._epoch_started = time.monotonic()
+        self.steps = OptimizerSteps(
+            self.accelerator,
+            self.model,
+            self.optimizer,
+            self.average,
+            settings,
+            self.micro_steps,
+            nominal_residues=float(self.data.plan.lengths.sum()) / (self.shards * self.data.plan.steps_per_epoch),
+        )
+        self.divergence = DivergencePolicy(settings, self.console.say)
         self._curve_drawn = -math.inf
-        self._skips_in_a_row = 0
         self._went_back = False
-        self._rows_of_step: list[torch.Tensor] = []
 
         if saved is not None:
             self._load(saved)
@@ -274,7 +240,7 @@ class Trainer:
                 f"Nothing to do: {progress.epoch} of {settings.epochs} epochs are done; a higher --epochs goes on."
             )
         self._complete_save()
-        self._settle_buckets()
+        self.steps.settle_buckets()
         while progress.epochs_recorded < settings.epochs and not self._out_of_patience():
             outcome = _Outcome.FINISHED
             if progress.epoch == progress.epochs_recorded:  # else only its validation was interrupted
@@ -309,7 +275,7 @@ class Trainer:
         first = progress.step_in_epoch
         if first == 0:
             progress.start_epoch()
-        self._restart_sums()
+        self.steps.restart_sums(self.progress.epoch_sums)
         self.data.sampler.seek(progress.epoch, first)
         bar = EpochProgress(self.console, progress.epoch + 1, settings.epochs, first, progress.steps_per_epoch)
         self.model.train()
@@ -321,11 +287,14 @@ class Trainer:
                 micro_step = index % self.micro_steps
                 left_out = progress.step in progress.skipped_steps
                 if not left_out:
-                    self._accumulate(batch, micro_step)
+                    self.steps.accumulate(batch, progress.step, micro_step)
                 if micro_step < self.micro_steps - 1:
                     continue
-                result = self._update_weights(left_out)
-                if not result.finite and self._diverged():
+                result = self.steps.update(self.schedule.rate(progress.step), bool(self.stop), left_out)
+                progress.step += 1
+                if result.finite:
+                    self.divergence.step_taken()
+                elif self._diverged():
                     self.tracking.rewind(progress.step)
                     return _Outcome.ROLLED_BACK
                 self.tracking.step(
@@ -337,7 +306,7 @@ class Trainer:
                     result.residues,
                 )
                 if bar.advance():
-                    sums = self._collect_sums()
+                    sums = self.steps.collect_sums()
                     bar.show(
                         sums["nll"] / max(sums["scored"], 1),
                         result.learning_rate,
@@ -353,93 +322,6 @@ class Trainer:
             bar.close()
         return _Outcome.FINISHED
 
-    def _accumulate(self, batch: FlatBatch, micro_step: int) -> None:
-        """Forward and backward pass of one micro-batch."""
-        device, settings = self.accelerator.device, self.settings
-        shard = self.accelerator.process_index + micro_step * self.accelerator.num_processes
-        step = self.progress.step
-        generator = torch.Generator(device).manual_seed(derived_seed(settings.seed, "corruption", step, shard))
-        torch.manual_seed(derived_seed(settings.seed, "dropout", step, shard))
-
-        labels, usable = batch["residue_type"], batch["backbone_mask"]
-        diffusion = self.network.diffusion
-        times = diffusion.sample_times(len(batch["row"]), settings.fully_masked_fraction, generator)
-        tokens, corrupted = diffusion.corrupt(labels, times, batch["structure_index"], generator)
-        tokens = torch.where(usable, tokens, NUM_RESIDUE_TYPES)
-        inputs: dict[str, Any] = model_inputs(batch)
-        if settings.backbone_noise:
-            noise = torch.randn(batch["backbone"].shape, generator=generator, device=device)
-            inputs["backbone"] = batch["backbone"] + settings.backbone_noise * noise
-
-        apart = self.reduction is not None or micro_step < self.micro_steps - 1
-        with self.accelerator.no_sync(self.model) if apart else contextlib.nullcontext():
-            output = self.model(**inputs, tokens=tokens, noise_level=diffusion.noise_level(times))
-            sums = sequence_loss(output.logits, labels, corrupted & usable, settings.label_smoothing)
-            self.accelerator.backward(sums.objective / self._nominal_residues)
-        residues = torch.tensor(float(len(labels)), device=device)
-        shard_sums = torch.stack([sums.nll.detach(), sums.correct, sums.count, residues]).double()
-        self._rows_of_step.append(batch["row"])
-        if self.reduction is None:
-            self._step_sums += shard_sums
-        else:
-            self.reduction.add(shard_sums)
-
-    def _settle_buckets(self) -> None:
-        """Let data-parallel training lay out its buckets of gradients before the first step.
-
-        It lays them out anew after the first backward pass of a launch, and from three processes on, the layout decides
-        in which order they are summed. A run that is resumed has to sum its first step as one that goes on does.
-        """
-        if self.accelerator.num_processes == 1 or self.reduction is not None:
-            return
-        self.model.train()
-        self._accumulate(send_to_device(collate([]), self.accelerator.device), self.micro_steps - 1)
-        self.optimizer.zero_grad()
-        self._step_sums.zero_()
-        self._rows_of_step.clear()
-
-    def _update_weights(self, left_out: bool = False) -> StepResult:
-        """One optimizer step on the mean loss over all scored residues of the global batch.
-
-        Parameters
-        ----------
-        left_out : nothing was accumulated, only the cursor moves on
-        """
-        rate = self.schedule.rate(self.progress.step)
-        stop = torch.tensor([float(bool(self.stop))], dtype=torch.float64, device=self.accelerator.device)
-        if left_out:
-            self.progress.step += 1
-            return StepResult(rate, 0.0, bool(self.accelerator.reduce(stop, "sum").item()), True, math.nan, 0.0)
-        if self.reduction is None:
-            reduced = self.accelerator.reduce(torch.cat([self._step_sums, stop]), "sum")
-            totals, stop = reduced[:-1], reduced[-1:]
-            summed = 1 if self.accelerator.distributed_type in _NON_AVERAGING else self.accelerator.num_processes
-        else:
-            totals, stop, summed = self.reduction.finish(), self.accelerator.reduce(stop, "sum"), 1
-        self.accelerator.unscale_gradients(self.optimizer)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        scored = totals[_SUMS.index("scored")].clamp(min=1)
-        torch._foreach_mul_(gradients, (summed * self._nominal_residues / scored).float())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        # The one moment of a step in which the device is waited for: what is seen here decides whether it is taken.
-        gradient_norm, stop_requested, loss, _, count, residues = torch.cat(
-            [norm.double()[None], stop, totals]
-        ).tolist()
-        # Gradients that overflow in fp16 are the gradient scaler's business: it leaves the step out and scales less.
-        finite = math.isfinite(loss) and (math.isfinite(gradient_norm) or self.accelerator.scaler is not None)
-        if finite:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-            self.average.update()
-            self._epoch_sums += totals
-            self._skips_in_a_row = 0
-            self._rows_of_step.clear()
-        self.optimizer.zero_grad()
-        self.progress.step += 1
-        self._step_sums.zero_()
-        return StepResult(rate, gradient_norm, bool(stop_requested), finite, loss / max(count, 1.0), residues)
-
     def _diverged(self) -> bool:
         """Deal with a step that was not taken. True if the run went back to a checkpoint.
 
@@ -447,52 +329,29 @@ class Trainer:
         ------
         RunDiverged : the run must not go on
         """
-        progress, action = self.progress, self.settings.on_divergence
-        step = progress.step - 1
-        rows = [row for rows in self._rows_of_step for row in rows.tolist() if row >= 0]
-        self._rows_of_step.clear()
+        progress = self.progress
+        rows = self.steps.rows_of_refused_step()
         if self.accelerator.num_processes > 1:
             rows = gather_object(rows)
-        names = sorted(self.data.cache.names[row] for row in rows)
-        more = f" and {len(names) - _NAMES_LOGGED} more" if len(names) > _NAMES_LOGGED else ""
-        shown = ", ".join(names[:_NAMES_LOGGED]) + more
-        what = f"loss or gradient of optimizer step {step + 1} is not finite; structures of its batch: {shown}"
-        event = {"step": step, "epoch": step / progress.steps_per_epoch, "action": action, "structures": names}
-        if action == "skip":
-            self._skips_in_a_row += 1
-            if self._skips_in_a_row >= MAX_SKIPS_IN_A_ROW:
-                raise RunDiverged(
-                    f"{what}. So it was {MAX_SKIPS_IN_A_ROW} times in a row: the weights themselves are the trouble. "
-                    "Go back with --resume_from an earlier checkpoint, with a lower --learning_rate"
-                )
-            self.history.divergences.append(event)
-            self.console.say(f"WARNING: {what}. The step is left out (--on_divergence skip).")
+        names = [self.data.cache.names[row] for row in rows]
+        refused = self.divergence.refused(progress.step - 1, progress.steps_per_epoch, names)
+        if not self.divergence.rollback_wanted(refused, self.history):
             return False
-        if action == "stop":
-            raise RunDiverged(f"{what}. The run stops before the weights are touched (--on_divergence stop)")
-        done = sum(entry["action"] == "rollback" for entry in self.history.divergences)
-        if done >= self.settings.max_rollbacks:
-            raise RunDiverged(f"{what}. {done} rollbacks are done, and --max_rollbacks allows no more")
-        self._roll_back(event, what)
-        return True
-
-    def _roll_back(self, event: dict[str, Any], what: str) -> None:
-        """Load the last good checkpoint, and leave the offending step out when it comes again."""
         self.writer.wait()
         folder = self._agreed_last_good()
         if folder is None:
-            raise RunDiverged(f"{what}. There is no checkpoint to go back to yet (--on_divergence rollback)")
-        divergences = [*self.history.divergences, event]
-        skipped = [*self.progress.skipped_steps, event["step"]]
-        self.accelerator.load_state(str(folder / STATE_FOLDER))
+            raise RunDiverged(f"{refused.what}. There is no checkpoint to go back to yet (--on_divergence rollback)")
         # Known only since the checkpoint was written.
+        divergences = [*self.history.divergences, refused.event]
+        skipped = {*progress.skipped_steps, refused.step}
+        self.accelerator.load_state(str(folder / STATE_FOLDER))
         self.history.divergences = divergences
-        self.progress.skipped_steps = sorted(set(skipped) | set(self.progress.skipped_steps))
-        self._step_sums.zero_()
+        progress.skipped_steps = sorted(skipped | set(progress.skipped_steps))
         self.console.say(
-            f"WARNING: {what}. Back to {folder}, {event['step'] - self.progress.step:,} optimizer steps are done "
+            f"WARNING: {refused.what}. Back to {folder}, {refused.step - progress.step:,} optimizer steps are done "
             "again, and this one is left out (--on_divergence rollback)."
         )
+        return True
 
     def _agreed_last_good(self) -> Path | None:
         found: list[Any] = [None]
@@ -542,7 +401,7 @@ class Trainer:
 
     def _record(self, result: ValidationResult) -> bool:
         """Write the finished epoch into history, files and console. True if it is the best so far."""
-        self.progress.epoch_sums = self._collect_sums()
+        self.progress.epoch_sums = self.steps.collect_sums()
         sums, epoch = self.progress.epoch_sums, self.progress.epoch
         scored = max(sums["scored"], 1.0)
         entry = {
@@ -591,26 +450,13 @@ class Trainer:
         patience = self.settings.early_stopping_patience
         return patience is not None and self.best.epochs_without_improvement >= patience
 
-    # ------------------------------------------------------------------ sums of an epoch
-
-    def _restart_sums(self) -> None:
-        """Continue the sums where the unfinished epoch was saved."""
-        sums = self.progress.epoch_sums
-        self._epoch_sums = torch.tensor([sums[name] for name in _SUMS], dtype=torch.float64).to(self.accelerator.device)
-        self._epoch_started = time.monotonic() - sums["seconds"]
-
-    def _collect_sums(self) -> dict[str, float]:
-        """The sums so far; waits for the device."""
-        sums = dict(zip(_SUMS, self._epoch_sums.tolist(), strict=True))
-        return {**sums, "seconds": time.monotonic() - self._epoch_started}
-
     # ------------------------------------------------------------------ saving
 
     def _save(self, names: list[str]) -> None:
         """Write the state under these names, in the background; a failure is reported, and training goes on."""
         progress = self.progress
         if progress.step > progress.epochs_recorded * progress.steps_per_epoch:
-            progress.epoch_sums = self._collect_sums()
+            progress.epoch_sums = self.steps.collect_sums()
         if not self.accelerator.is_main_process:
             return  # all processes hold the same state
         self.whereabouts.at(f"saving {names[-1]}")
@@ -756,7 +602,7 @@ class Trainer:
                 f"WARNING: an epoch has {steps_per_epoch:,} optimizer steps now, {old_steps:,} before"
                 + (f"; the {begun:,} steps of the unfinished epoch are done again" if begun else "")
             )
-        self._restart_sums()
+        self.steps.restart_sums(self.progress.epoch_sums)
         validation_set = self._run_description()["data"]["validation_set"]
         if saved.description["data"].get("validation_set", validation_set) != validation_set:
             self.best.forget()

@@ -74,8 +74,9 @@ def measure(trainer: Trainer, folder: Path, saves: int, every: int) -> None:
     for number, kind in enumerate(kinds):
         for _ in range(every):
             started = synchronised()
-            trainer._accumulate(next(batches), 0)
-            trainer._update_weights()
+            trainer.steps.accumulate(next(batches), trainer.progress.step, 0)
+            trainer.steps.update(1e-3, False)
+            trainer.progress.step += 1
             steps.append(synchronised() - started)
         started = synchronised()
         if kind == "background":

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -58,13 +59,13 @@ def main() -> None:
             resumed = begin(
                 {"save_dir": f"{folder}/resumed", "resume_from": f"{folder}/checkpoint_step_{int(share * steps)}"}
             )
-            update = resumed._update_weights
+            update = resumed.steps.update
 
-            def first_step(left_out: bool, update=update) -> None:
-                update(left_out)
+            def first_step(*arguments: Any, update=update) -> None:
+                update(*arguments)
                 raise FirstStep
 
-            resumed._update_weights = first_step
+            resumed.steps.update = first_step
             try:
                 resumed.fit()
             except FirstStep:

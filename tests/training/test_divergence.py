@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from protein_model.training.checkpoints import CheckpointStore
-from protein_model.training.trainer import MAX_SKIPS_IN_A_ROW, RunDiverged
+from protein_model.training.divergence import MAX_SKIPS_IN_A_ROW, RunDiverged
 
 
 def poison(trainer, steps, kind="gradient"):
     """Let the gradient or the loss of some optimizer steps be NaN, whenever they come."""
-    accumulate = trainer._accumulate
+    accumulate = trainer.steps.accumulate
 
-    def poisoned(batch, micro_step):
-        accumulate(batch, micro_step)
-        if trainer.progress.step in steps:
+    def poisoned(batch, step, micro_step):
+        accumulate(batch, step, micro_step)
+        if step in steps:
             if kind == "gradient":
-                trainer.parameters[3].grad.view(-1)[0] = math.nan
+                trainer.steps.parameters[3].grad.view(-1)[0] = math.nan
             else:
-                trainer._step_sums[0] = math.inf
+                trainer.steps._step_sums[0] = math.inf
 
-    trainer._accumulate = poisoned
+    trainer.steps.accumulate = poisoned
     return trainer
 
 
@@ -34,7 +34,7 @@ def test_skip_leaves_the_step_out_and_names_the_structures(start, capsys, kind):
     [event] = trainer.history.divergences
     assert (event["step"], event["action"]) == (1, "skip")
     assert set(event["structures"]) <= set(trainer.data.cache.names) and event["structures"]
-    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.steps.parameters)
     steps = {float(entry["step"]) for entry in trainer.optimizer.optimizer.state_dict()["state"].values()}
     assert steps == {trainer.progress.step - 1.0}
 
@@ -46,7 +46,7 @@ def test_rollback_goes_back_and_leaves_the_step_out(start, capsys):
     assert "checkpoint_step_2, 1 optimizer steps are done again, and this one is left out" in said
     assert trainer.progress.skipped_steps == [3]
     assert [entry["epoch"] for entry in trainer.history.epochs] == [1, 2, 3]
-    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.steps.parameters)
     # What was learned survives: another launch leaves the step out too.
     resumed = start(resume_from="latest", epochs=4)
     assert resumed.progress.skipped_steps == [3]
@@ -68,7 +68,7 @@ def test_stop_stops_before_the_weights_are_touched(start):
     trainer = poison(start(on_divergence="stop"), {1})
     with pytest.raises(RunDiverged, match="--on_divergence stop"):
         trainer.fit()
-    assert all(torch.isfinite(parameter).all() for parameter in trainer.parameters)
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.steps.parameters)
     assert not CheckpointStore(trainer.save_dir).checkpoints()
 
 

@@ -16,14 +16,14 @@ from .comparison import assert_same, state_of
 
 def rates_of(trainer):
     """A list that gets the learning rate of every step that a trainer takes."""
-    rates, step = [], trainer._update_weights
+    rates, step = [], trainer.steps.update
 
-    def recorded(left_out):
-        result = step(left_out)
+    def recorded(*arguments):
+        result = step(*arguments)
         rates.append(result.learning_rate)
         return result
 
-    trainer._update_weights = recorded
+    trainer.steps.update = recorded
     return rates
 
 

@@ -94,14 +94,14 @@ def test_stopped_anywhere_the_run_ends_bitwise_as_if_it_had_not_been(start):
 def test_a_stopped_run_says_how_to_go_on_and_holds_one_more_checkpoint(start, capsys):
     stop = StopRequest()
     trainer = start(stop=stop, save_every=100)
-    step = trainer._update_weights
+    step = trainer.steps.update
 
-    def interrupted(left_out):
+    def interrupted(rate, stop_requested, left_out):
         if trainer.progress.step == 1:
             stop.received = signal.SIGUSR1
-        return step(left_out)
+        return step(rate, bool(stop), left_out)
 
-    trainer._update_weights = interrupted
+    trainer.steps.update = interrupted
     with pytest.raises(RunStopped):
         trainer.fit()
     said = capsys.readouterr().out

@@ -151,16 +151,16 @@ def test_an_epoch_whose_validation_was_interrupted_is_logged_once(start):
 def test_a_rollback_takes_back_what_was_logged(start, monkeypatch):
     trainer = start(epochs=2, on_divergence="rollback", **EVERY_STEP)
     per_epoch = trainer.progress.steps_per_epoch
-    update = trainer._update_weights
+    update = trainer.steps.update
     bad = iter([True])
 
-    def spoiled(left_out=False):
+    def spoiled(rate, stop_requested, left_out):
         if trainer.progress.step == per_epoch + 1 and not left_out and next(bad, False):
-            for parameter in trainer.parameters:
+            for parameter in trainer.steps.parameters:
                 parameter.grad.fill_(float("nan"))
-        return update(left_out)
+        return update(rate, stop_requested, left_out)
 
-    trainer._update_weights = spoiled
+    trainer.steps.update = spoiled
     trainer.fit()
     assert trainer.history.divergences
     found = points(trainer.save_dir)
