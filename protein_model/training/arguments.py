@@ -238,7 +238,7 @@ def _check_ranges(settings: Settings) -> None:
         if not isinstance(value, (int, float)) or not lowest <= value <= highest:
             bound = f"from {lowest:g} to {highest:g}" if math.isfinite(highest) else f"at least {lowest:g}"
             raise SettingsError(f"--{name} must be {bound}, but is {value!r}")
-    for name in ("learning_rate", "max_grad_norm"):
+    for name in ("learning_rate", "max_grad_norm", "timeout_minutes"):
         if getattr(settings, name) == 0:
             raise SettingsError(f"--{name} must be above 0")
 

@@ -57,9 +57,9 @@ def describe_batch(
     )
 
 
-def process_group_options(timeout_minutes: float) -> InitProcessGroupKwargs:
+def process_group_options(timeout_seconds: float) -> InitProcessGroupKwargs:
     """How long a process waits for the others before it gives up."""
-    return InitProcessGroupKwargs(timeout=timedelta(minutes=timeout_minutes))
+    return InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds))
 
 
 @dataclass
@@ -69,7 +69,7 @@ class _Report:
     Attributes
     ----------
     place : what it does
-    seconds : for how long, by its own clock
+    seconds : for how long when it reported, by its own clock
     name : host and process number
     beat : counts its reports
     heard : when the newest one came, by the clock of who watches
@@ -80,6 +80,10 @@ class _Report:
     name: str
     beat: int
     heard: float
+
+    def age(self, now: float) -> float:
+        """Seconds that it has been at its place, if it still is there."""
+        return self.seconds + now - self.heard
 
 
 class Whereabouts:
@@ -92,21 +96,15 @@ class Whereabouts:
     ----------
     rank, processes : of this process, and how many there are
     say : prints a line; used by the main process, and by another one where the main process is silent
-    tell_after_seconds : of waiting
+    timeout_seconds : after which waiting ends in an error; it is told well before
     """
 
-    def __init__(
-        self,
-        rank: int,
-        processes: int,
-        say: Callable[[str], None],
-        tell_after_seconds: float = SECONDS_BEFORE_WAITING_IS_TOLD,
-    ):
+    def __init__(self, rank: int, processes: int, say: Callable[[str], None], timeout_seconds: float):
         self._rank = rank
         self._processes = processes
         self._say = say
-        self._tell_after = tell_after_seconds
-        self._next_told = tell_after_seconds
+        self._timeout = timeout_seconds
+        self._tell_after = self._next_told = min(SECONDS_BEFORE_WAITING_IS_TOLD, timeout_seconds / 3)
         self._place = ("starting", time.monotonic())
         self._reports: dict[int, _Report] = {}
         self._stop = threading.Event()
@@ -174,11 +172,11 @@ class Whereabouts:
     def _told(self) -> str:
         """What there is to say now; empty if nothing."""
         now = time.monotonic()
-        limit = max(SECONDS_UNTIL_PRESUMED_DEAD, self._tell_after)
+        limit = min(SECONDS_UNTIL_PRESUMED_DEAD, self._timeout / 3)
         silent = {rank: now - report.heard for rank, report in self._reports.items() if now - report.heard > limit}
         if self._rank == 0:
             # While one moves, nobody can have waited for long: they meet at every step.
-            still = min((report.seconds for rank, report in self._reports.items() if rank not in silent), default=0.0)
+            still = min((report.age(now) for rank, report in self._reports.items() if rank not in silent), default=0.0)
         else:
             still = silent.get(0, 0.0)
         if still < self._next_told:
@@ -190,7 +188,8 @@ class Whereabouts:
             return (
                 f"WAITING: process {self._rank} has not heard of process 0 ({self._reports[0].name}) for {still:,.0f} s"
             )
-        return f"WAITING for {still:,.0f} s: {self._standstill(silent)}"
+        limits = f"at most {self._timeout:,.0f} s (--timeout_minutes)"
+        return f"WAITING for {still:,.0f} s, {limits}: {self._standstill(silent)}"
 
     def _standstill(self, silent: Mapping[int, float]) -> str:
         """Who is where; first those without a sign of life, then those that came to their place first."""
@@ -199,12 +198,13 @@ class Whereabouts:
             f"dead; it was at: {self._reports[rank].place}"
             for rank, seconds in sorted(silent.items())
         ]
+        now = time.monotonic()
         places: dict[str, list[int]] = {}
-        for rank, report in sorted(self._reports.items(), key=lambda item: -item[1].seconds):
+        for rank, report in sorted(self._reports.items(), key=lambda item: -item[1].age(now)):
             if rank not in silent:
                 places.setdefault(report.place, []).append(rank)
         for place, ranks in places.items():
-            seconds = self._reports[ranks[0]].seconds
+            seconds = self._reports[ranks[0]].age(now)
             if len(ranks) == 1:
                 who = f"process {ranks[0]} ({self._reports[ranks[0]].name}) has"
             else:

@@ -113,7 +113,7 @@ class Trainer:
         self.accelerator = _accelerator(given)
         self.console = Console(self.accelerator.is_main_process)
         self.whereabouts = Whereabouts(
-            self.accelerator.process_index, self.accelerator.num_processes, self.console.tell
+            self.accelerator.process_index, self.accelerator.num_processes, self.console.tell, _timeout_seconds(given)
         )
         self.whereabouts.at("looking for a checkpoint")
         saved = find_saved_run(self.accelerator, given, self.console.say)
@@ -691,9 +691,14 @@ def _accelerator(given: GivenOptions) -> Accelerator:
         dataloader_config=DataLoaderConfiguration(even_batches=False, non_blocking=True),
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-            process_group_options(given.values.get("timeout_minutes", Settings.timeout_minutes)),
+            process_group_options(_timeout_seconds(given)),
         ],
     )
+
+
+def _timeout_seconds(given: GivenOptions) -> float:
+    """Needed before the options of a resumed run are known, and not taken from its checkpoint."""
+    return 60.0 * given.values.get("timeout_minutes", Settings.timeout_minutes)
 
 
 __all__ = ["RunDiverged", "RunStopped", "Trainer", "TrainingResult", "package_versions"]
