@@ -74,7 +74,8 @@ def test_who_keeps_the_others_waiting_is_named_with_what_it_does(tmp_path, late)
     assert output.count("met") == 2
 
 
-@pytest.mark.parametrize("late", [0, pytest.param(1, marks=pytest.mark.proof)])
+@pytest.mark.proof
+@pytest.mark.parametrize("late", [0, 1])
 def test_a_process_without_a_sign_of_life_is_named(tmp_path, late):
     lines = [line for line in meet(tmp_path, late, "stop").splitlines() if "WAITING" in line]
     if late == 1:
