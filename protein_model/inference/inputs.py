@@ -38,8 +38,14 @@ class BackboneBatch:
         return model.encode(self.backbone, self.backbone_mask, self.structure_index, self.chain_index, self.position)
 
 
-def backbone_batch(structures: Sequence[Structure], device: torch.device) -> BackboneBatch:
+def backbone_batch(
+    structures: Sequence[Structure], device: torch.device, visible: Sequence[np.ndarray] | None = None
+) -> BackboneBatch:
     """Join the backbones of some structures.
+
+    Parameters
+    ----------
+    visible : (L,) bool for each structure, residues that the model is to see; by default those with a complete backbone
 
     Raises
     ------
@@ -48,17 +54,43 @@ def backbone_batch(structures: Sequence[Structure], device: torch.device) -> Bac
     if not structures:
         raise ValueError("there is no structure to read a backbone from")
     lengths = tuple(len(structure) for structure in structures)
+    if visible is None:
+        visible = [structure.backbone_complete for structure in structures]
 
-    def joined(arrays: list[np.ndarray], dtype: type) -> Tensor:
+    def joined(arrays: Sequence[np.ndarray], dtype: type) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays).astype(dtype)).to(device)
 
     return BackboneBatch(
         backbone=joined([structure.coordinates[:, :4] for structure in structures], np.float32),
-        backbone_mask=joined([structure.backbone_complete for structure in structures], np.bool_),
+        backbone_mask=joined(visible, np.bool_),
         structure_index=torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device),
         chain_index=joined([structure.chain_index for structure in structures], np.int64),
         position=joined([structure.position for structure in structures], np.int64),
         lengths=lengths,
+    )
+
+
+def encode_separately(
+    model: ProteinModel, structures: Sequence[Structure], visible: Sequence[np.ndarray]
+) -> EncodedBackbone:
+    """Encode each structure by itself and join the results, so that what a structure gets is the same in any company.
+
+    Parameters
+    ----------
+    visible : (L,) bool for each structure, residues that the model is to see
+    """
+    device = next(model.parameters()).device
+    parts = [
+        backbone_batch([structure], device, [seen]).encode(model)
+        for structure, seen in zip(structures, visible, strict=True)
+    ]
+    starts = np.cumsum([0, *[len(structure) for structure in structures]]).tolist()
+    return EncodedBackbone(
+        residues=torch.cat([part.residues for part in parts]),
+        edges=torch.cat([part.edges for part in parts]),
+        neighbours=torch.cat([part.neighbours + start for part, start in zip(parts, starts, strict=False)]),
+        present=torch.cat([part.present for part in parts]),
+        structure_index=torch.cat([part.structure_index + index for index, part in enumerate(parts)]),
     )
 
 

@@ -28,7 +28,7 @@ MIN_NATIVE_AGREEMENT = 0.9  # tools differ in what they make of modified residue
 _NAMES_SHOWN = 5
 
 
-class _Unusable(Exception):
+class UnusableRecord(Exception):
     """A record does not fit its structure; the message says why."""
 
 
@@ -65,7 +65,7 @@ def find_fasta_files(path: Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.rglob("*") if file.name.lower().endswith(FASTA_ENDINGS) and file.is_file())
     if not found:
-        raise EvaluationError(f"--designs {path}: no FASTA file found; searched for {', '.join(FASTA_ENDINGS)}")
+        raise EvaluationError(f"{path}: no FASTA file found; searched for {', '.join(FASTA_ENDINGS)}")
     return found
 
 
@@ -143,14 +143,14 @@ def match_designs(path: Path, structures: Sequence[Structure]) -> tuple[list[Eva
             problems.append(f"{record.file}: no structure is called {record.candidates[0]!r}")
             continue
         try:
-            types, designed = _place(record, by_name[name])
+            types, designed = place_sequence(record.sequence, record.chains, by_name[name])
             if record.native:
                 _check_native(types, by_name[name])
                 continue
             if not np.array_equal(compared.setdefault(name, designed), designed):
-                raise _Unusable("is for other chains than the designs before it")
+                raise UnusableRecord("is for other chains than the designs before it")
             designs[name].append(types)
-        except _Unusable as problem:
+        except UnusableRecord as problem:
             problems.append(f"{record.file}: {record.header.split(',')[0]!r} {problem}")
     found = [
         Evaluated(_without_fixed(by_name[name], compared[name]), designs=np.stack(samples))
@@ -172,16 +172,30 @@ def _without_fixed(structure: Structure, designed: np.ndarray) -> Structure:
     return replace(structure, residue_type=np.where(designed, structure.residue_type, UNKNOWN_RESIDUE).astype(np.int8))
 
 
-def _place(record: Record, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
-    """(L,) types of a sequence on the residues of a structure, 20 where there is none, and (L,) which were designed."""
-    parts = re.split(r"[/:]", record.sequence)
+def place_sequence(sequence: str, named: tuple[str, ...] | None, structure: Structure) -> tuple[np.ndarray, np.ndarray]:
+    """A sequence on the residues of a structure.
+
+    Parameters
+    ----------
+    sequence : one-letter, chains separated by `/` or `:`
+    named : chain identifiers in their order, None for those of the structure
+
+    Returns
+    -------
+    (L,) int8 types, 20 where there is none · (L,) bool, residues of the chains that it is for
+
+    Raises
+    ------
+    UnusableRecord : it does not fit; the message goes on after the name of the record
+    """
+    parts = re.split(r"[/:]", sequence)
     # Of a single chain it does not matter what it is called; benchmark lists do not say.
-    chains = structure.chain_ids if record.chains is None else record.chains
+    chains = structure.chain_ids if named is None else named
     if len(parts) == len(chains) == len(structure.chain_ids) == 1:
         chains = structure.chain_ids
     if len(chains) != len(parts):
-        whose = "the structure has" if record.chains is None else "its header names"
-        raise _Unusable(
+        whose = "the structure has" if named is None else "its header names"
+        raise UnusableRecord(
             f"has {len(parts)} chain{'s' if len(parts) > 1 else ''} where {whose} {len(chains)}; name those that were "
             "designed in the header: chains=A:B"
         )
@@ -189,12 +203,12 @@ def _place(record: Record, structure: Structure) -> tuple[np.ndarray, np.ndarray
     designed = np.zeros(len(structure), bool)
     for chain_id, letters in zip(chains, parts, strict=True):
         if chain_id not in structure.chain_ids:
-            raise _Unusable(f"names chain {chain_id!r}; the structure has {', '.join(structure.chain_ids)}")
+            raise UnusableRecord(f"names chain {chain_id!r}; the structure has {', '.join(structure.chain_ids)}")
         rows = np.flatnonzero(structure.chain_index == structure.chain_ids.index(chain_id))
         try:
             found = encode_sequence(letters.replace("-", "X"))
         except ValueError as error:
-            raise _Unusable(f"cannot be read: {error}") from error
+            raise UnusableRecord(f"cannot be read: {error}") from error
         designed[rows] = True
         types[rows] = _on_residues(found, structure, rows, chain_id)
     return types, designed
@@ -212,7 +226,7 @@ def _on_residues(found: np.ndarray, structure: Structure, rows: np.ndarray, chai
     slots = _numbered_slots(structure.residue_number[rows], structure.insertion_code[rows])
     if slots is not None and len(found) == slots[-1] + 1:
         return found[slots]
-    raise _Unusable(
+    raise UnusableRecord(
         f"has {len(found)} letters for chain {chain_id!r} of {len(rows)} residues, {complete.sum()} of them with a "
         "complete backbone"
     )
@@ -234,4 +248,6 @@ def _check_native(types: np.ndarray, structure: Structure) -> None:
     known = scored_residues(structure) & (types != UNKNOWN_RESIDUE)
     agreement = float((types[known] == structure.residue_type[known]).mean()) if known.any() else 1.0
     if agreement < MIN_NATIVE_AGREEMENT:
-        raise _Unusable(f"is a native sequence that agrees with that of the structure in {100 * agreement:.0f} % only")
+        raise UnusableRecord(
+            f"is a native sequence that agrees with that of the structure in {100 * agreement:.0f} % only"
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from protein_model.inference.sampling import Designs
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.modeling import ProteinModel
 from protein_model.structures import Structure, read_structure
@@ -71,3 +72,9 @@ def with_sequence(structure: Structure, seed: int) -> Structure:
         b_factor=generator.random(mask.shape).astype(np.float32),
         occupancy=generator.random(mask.shape).astype(np.float32),
     )
+
+
+def designs_of(residue_type: np.ndarray) -> Designs:
+    """What a sampler gives, with certain (samples, L) sequences in it."""
+    zeros = np.zeros(residue_type.shape, np.float32)
+    return Designs(residue_type, zeros.mean(axis=1), zeros, np.ones(residue_type.shape[1], bool))

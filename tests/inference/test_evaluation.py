@@ -14,8 +14,7 @@ from protein_model.inference.evaluation import (
 )
 from protein_model.inference.evaluation_report import build_report
 from protein_model.inference.metrics import scored_residues
-from protein_model.inference.sampling import Designs
-from tests.inference.evaluation_cases import small_structures, tiny_model, with_sequence
+from tests.inference.evaluation_cases import designs_of, small_structures, tiny_model, with_sequence
 
 SETTINGS = EvaluationSettings(num_sequences=2, num_steps=3, num_orders=3)
 BACKBONE_ONLY = EvaluationSettings(num_sequences=2, num_steps=3, num_orders=0)
@@ -52,10 +51,7 @@ def test_a_sampler_that_copies_what_it_is_given_falls_to_chance(model, monkeypat
     """If the guard were not there, this would be a recovery of 100 %."""
 
     def copying(model, structures, num_sequences, *rest):
-        return [
-            Designs(np.tile(structure.residue_type, (num_sequences, 1)), np.zeros(num_sequences, np.float32))
-            for structure in structures
-        ]
+        return [designs_of(np.tile(structure.residue_type, (num_sequences, 1))) for structure in structures]
 
     monkeypatch.setattr(evaluation, "sample_sequences", copying)
     report = build_report(evaluate_structures(model, small_structures(), SETTINGS), seed=0)

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protein_model.inference.design import fasta_records
+from protein_model.inference.constraints import design_plan
+from protein_model.inference.design import DesignResult
 from protein_model.inference.evaluation import EvaluationError
 from protein_model.inference.evaluation_report import build_report
 from protein_model.inference.metrics import recovery, scored_residues
 from protein_model.inference.peer_designs import find_fasta_files, match_designs
-from protein_model.inference.sampling import Designs
+from protein_model.inference.sampling import SamplingSettings
 from protein_model.structures import Structure, sequence_of, write_fasta
-from tests.inference.evaluation_cases import example, stretch
+from tests.inference.evaluation_cases import designs_of, example, stretch
 
 
 def two_chains() -> Structure:
@@ -118,13 +119,11 @@ def test_designs_as_ligandmpnn_writes_them(tmp_path):
 
 def test_designs_as_this_package_writes_them(tmp_path):
     structures = [example("1orc.pdb.gz"), two_chains()]
-    designs = [
-        Designs(np.stack([mutated(one.residue_type, seed) for seed in range(3)]), np.zeros(3, np.float32))
-        for one in structures
-    ]
+    designs = [designs_of(np.stack([mutated(one.residue_type, seed) for seed in range(3)])) for one in structures]
+    (tmp_path / "out").mkdir()
     for structure, own in zip(structures, designs, strict=True):
-        records = fasta_records(structure, own, 0.1, 8, 0, "model")
-        write(tmp_path / "out" / f"{structure.name}.fasta", *records)
+        result = DesignResult(structure, design_plan(structure), SamplingSettings(), own)
+        result.write_fasta(tmp_path / "out" / f"{structure.name}.fasta")
     found, problems = match_designs(tmp_path / "out", structures)
     assert problems == []
     for entry, own in zip(found, designs, strict=True):
