@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..structures import LIST_ENDINGS, STRUCTURE_ENDINGS
+from ..structures import LIST_ENDINGS, STRUCTURE_ENDINGS, walk_structure_files
 from .errors import CacheError, Unusable
 
 CACHE_FILE = "cache.json"
@@ -119,30 +119,17 @@ def _readable(path: str) -> str:
 def _folder(root: Path) -> Sources:
     files: list[SourceFile] = []
     unusable: list[Unusable] = []
-    seen: set[tuple[int, int]] = set()
 
     def report(error: OSError) -> None:
         relative = os.path.relpath(error.filename or root, root)
         unusable.append(Unusable(relative, "", f"folder cannot be searched: {error.strerror}"))
 
-    for folder, subfolders, names in os.walk(root, onerror=report, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        # Sorted, so that it does not depend on the file system which of two links to one folder is followed.
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not is_cache_folder(Path(folder, name))
-        )
-        for name in names:
-            if _is_structure_file(name) and not name.startswith("."):
-                location = Path(folder, name)
-                path = location.relative_to(root).as_posix()
-                if _is_utf8(path):
-                    files.append(SourceFile(path, location))
-                else:
-                    unusable.append(Unusable(_readable(path), "", NOT_UTF8))
+    for location in walk_structure_files(root, report, left_out=is_cache_folder):
+        path = location.relative_to(root).as_posix()
+        if _is_utf8(path):
+            files.append(SourceFile(path, location))
+        else:
+            unusable.append(Unusable(_readable(path), "", NOT_UTF8))
     return Sources("folder", root, sorted(files, key=lambda file: file.path), unusable)
 
 

@@ -4,7 +4,7 @@ NumPy, gemmi and Biopython only, nothing else of the package but the base of its
 """
 
 from .errors import StructureError
-from .files import LIST_ENDINGS, STRUCTURE_ENDINGS, find_structure_files, structure_name
+from .files import LIST_ENDINGS, STRUCTURE_ENDINGS, find_structure_files, structure_name, walk_structure_files
 from .reading import read_structure
 from .residues import (
     CHI_ATOMS,
@@ -38,6 +38,7 @@ __all__ = [
     "read_structure",
     "sequence_of",
     "structure_name",
+    "walk_structure_files",
     "write_fasta",
     "write_structure",
 ]

@@ -7,6 +7,7 @@ import gzip
 import os
 import re
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -29,13 +30,43 @@ def structure_name(path: str | Path) -> str:
     return name
 
 
+def walk_structure_files(
+    root: Path,
+    on_error: Callable[[OSError], None] | None = None,
+    left_out: Callable[[Path], bool] = lambda folder: False,
+) -> Iterator[Path]:
+    """All files with `STRUCTURE_ENDINGS` in a folder and the folders below it.
+
+    Hidden files and folders are left out, and a folder that links lead to twice is searched once.
+
+    Parameters
+    ----------
+    on_error : called for each folder that cannot be searched
+    left_out : True for folders that are not to be searched
+    """
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, onerror=on_error, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        # Sorted, so that it does not depend on the file system which of two links to one folder is followed.
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not left_out(Path(folder, name))
+        )
+        for name in names:
+            if name.lower().endswith(STRUCTURE_ENDINGS) and not name.startswith("."):
+                yield Path(folder, name)
+
+
 def find_structure_files(path: str | Path) -> list[Path]:
     """The structure files that a path stands for.
 
     Parameters
     ----------
-    path : a folder (searched recursively for `STRUCTURE_ENDINGS`, sorted), a structure file, or a text file
-        (`.txt`, `.list`) with one path per line, relative to the text file; `#` begins a comment
+    path : a folder (see `walk_structure_files`; sorted), a structure file, or a text file (`.txt`, `.list`) with one
+        path per line, relative to the text file; `#` begins a comment
 
     Raises
     ------
@@ -43,12 +74,7 @@ def find_structure_files(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(path, followlinks=True)
-            for name in names
-            if name.lower().endswith(STRUCTURE_ENDINGS) and not name.startswith(".")
-        )
+        found = sorted(walk_structure_files(path))
     elif not path.is_file():
         raise UserError(f"{path}: there is no such file or folder")
     elif path.name.lower().endswith(LIST_ENDINGS):

@@ -61,6 +61,13 @@ class CheckpointContent:
         return progress
 
     @property
+    def is_best(self) -> bool:
+        """These are the weights with the lowest validation loss so far."""
+        progress, best = self.progress, self.registered["best_validation"]
+        at_its_end = progress.step == progress.epochs_recorded * progress.steps_per_epoch
+        return at_its_end and progress.epochs_recorded == best["epoch"] > 0
+
+    @property
     def schedule(self) -> Schedule:
         """Learning rate of the run."""
         return Schedule.from_dict(self.run["schedule"])

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .arguments import GivenOptions
-from .checkpoints import CheckpointError, CheckpointStore
+from .checkpoints import BEST_MODEL, CheckpointError, CheckpointStore
 from .content import (
     CheckpointContent,
     check_registered,
@@ -69,7 +69,8 @@ def import_checkpoint(
     given : options of this launch; those that the file does not know are taken from here
     shards : micro-batches per optimizer step of the run, where the file does not know
     save_dir : folder of the new checkpoint
-    name : of the new checkpoint, by default checkpoint_epoch_N or checkpoint_step_N
+    name : of the new checkpoint; by default checkpoint_epoch_N or checkpoint_step_N, and best_model beside it where it
+        is of the best epoch
 
     Raises
     ------
@@ -81,7 +82,10 @@ def import_checkpoint(
         content = from_document(document, file)
     else:
         content, notes = complete(document, given, shards, file)
-    folder = write_content(content, CheckpointStore(save_dir), name or content.name)
+    store = CheckpointStore(save_dir)
+    folder = write_content(content, store, name or content.name)
+    if name is None and content.is_best and not (save_dir / BEST_MODEL).exists():
+        write_content(content, store, BEST_MODEL)
     return ImportedCheckpoint(folder, notes)
 
 

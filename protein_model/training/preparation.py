@@ -16,6 +16,7 @@ from ..data.collate import StructureDataset, collate
 from ..data.splits import Split, cluster_split, predefined_split
 from ..model.configuration import ProteinModelConfig
 from .arguments import EXAMPLES, Settings
+from .signals import listen_to_trainer
 from .substitution import blosum62_transition_matrix
 
 DEFAULT_VALIDATION_RESIDUES = 6000
@@ -85,6 +86,7 @@ def prepare_data(
             collate_fn=collate,
             num_workers=settings.num_workers,
             persistent_workers=settings.num_workers > 0,
+            worker_init_fn=listen_to_trainer,
             pin_memory=torch.cuda.is_available(),
         )
 

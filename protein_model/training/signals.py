@@ -13,14 +13,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not finished, to be started again
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # torchrun passes a terminal's Ctrl-C on to processes that the terminal has already told.
 SAME_SIGNAL_SECONDS = 1.0
+Batch = TypeVar("Batch")
 _LAUNCHERS = frozenset({"accelerate", "accelerate-launch", "torchrun"})
 _LAUNCHER_MODULES = frozenset({"accelerate.commands.launch", "torch.distributed.run", "torch.distributed.launch"})
 _LINUX_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
@@ -61,6 +63,38 @@ class StopRequest:
         elif number == signal.SIGINT and now - self._received_at > SAME_SIGNAL_SECONDS:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def shielded(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Iterate over a data loader, whose processes are started with the signals blocked.
+
+    A scheduler or a terminal sends its signals to every process of a run, and without its loaders a trainer could not
+    come to the next step boundary. The processes of a loader inherit what is blocked here for a moment.
+    """
+    batches = iter(loader)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        first = next(batches, None)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if first is not None:
+        yield first
+        yield from batches
+
+
+def listen_to_trainer(worker: int) -> None:
+    """Let a `shielded` loader process end by SIGTERM from its trainer, and of nobody else; it ends its loaders so."""
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+    else:  # macOS does not tell who sends a signal
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _end_when_told(trainer: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 def follow_launcher() -> None:

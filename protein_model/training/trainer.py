@@ -58,7 +58,7 @@ from .reporting import LOG_FILE, Console, EpochProgress
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
 from .saving import CheckpointWriter, RunState
 from .schedule import Schedule
-from .signals import StopRequest
+from .signals import StopRequest, shielded
 from .tracking import Tracking
 from .validation import ValidationResult, validate
 
@@ -114,13 +114,14 @@ class TrainingResult:
 
     Attributes
     ----------
-    best_model : folder of the model with the lowest validation loss
+    best_model : folder of the model with the lowest validation loss; None where that was reached before a resume into
+        another folder
     best_loss : that loss, nats per scored residue
     best_epoch : epoch that reached it
     data : what it was trained and validated on
     """
 
-    best_model: Path
+    best_model: Path | None
     best_loss: float
     best_epoch: int
     data: TrainingData
@@ -293,12 +294,14 @@ class Trainer:
         self._insist_on_last_save()
         if self.accelerator.is_main_process:
             self._draw_curve(self.history, self.best)
+        # A run that was resumed into another folder may not have reached again what was best before.
+        best_model = self.save_dir / BEST_MODEL if (self.save_dir / BEST_MODEL).is_dir() else None
         self.console.say(
             f"Best validation loss {self.best.loss:.4f} nats/residue at epoch {self.best.epoch}: "
-            f"{self.save_dir / BEST_MODEL}"
+            f"{best_model or f'from before the resume; {self.save_dir} has no {BEST_MODEL}'}"
         )
         self.accelerator.wait_for_everyone()
-        return TrainingResult(self.save_dir / BEST_MODEL, self.best.loss, self.best.epoch, self.data)
+        return TrainingResult(best_model, self.best.loss, self.best.epoch, self.data)
 
     def _train_epoch(self) -> _Outcome:
         """The steps of the current epoch that are not done yet."""
@@ -313,7 +316,7 @@ class Trainer:
         try:
             self.whereabouts.at(f"epoch {progress.epoch + 1}, step {progress.step + 1}: reading a batch")
             # The loader ends with the epoch, and the last step below makes `progress` point to the next one.
-            for index, batch in enumerate(self.train_loader):
+            for index, batch in enumerate(shielded(self.train_loader)):
                 self.whereabouts.at(f"epoch {progress.epoch + 1}, step {progress.step + 1}: computing")
                 micro_step = index % self.micro_steps
                 left_out = progress.step in progress.skipped_steps

@@ -14,6 +14,7 @@ from ..data.collate import FlatBatch, model_inputs
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, sequence_loss
 from ..randomness import derived_seed
+from .signals import shielded
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def validate(
     device = accelerator.device
     rows: list[torch.Tensor] = []
     examples: list[tuple[int, Tensor]] = []
-    for index, batch in enumerate(loader):
+    for index, batch in enumerate(shielded(loader)):
         if should_stop():
             return None
         micro_batch = accelerator.process_index + index * accelerator.num_processes

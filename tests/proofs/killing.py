@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .launches import ForkServer, Launch
+from .launches import ForkedLaunch, ForkServer
 from .runs import TinyRun, traced_steps
 
 LAUNCH_SECONDS = 180  # the longest that a launch may take on a busy machine before it counts as hanging
@@ -72,7 +72,7 @@ def killed_run(
         report.steps_done += len(steps)
         report.steps_needed = max(report.steps_needed, *steps, 0)
         if interrupted and -9 in statuses:
-            report.inside_saves += bool(_half_written(run.save_dir))
+            report.inside_saves += bool(half_written(run.save_dir))
             continue
         if any(statuses):
             report.complaints.append(f"exit statuses {statuses}:\n{launch.output()}")
@@ -84,28 +84,28 @@ def killed_run(
 
 
 def _kill_at_random(
-    launch: Launch, save_dir: Path, share_in_saves: float, typical_seconds: float, randomness: random.Random
+    launch: ForkedLaunch, save_dir: Path, share_in_saves: float, typical_seconds: float, randomness: random.Random
 ) -> bool:
     """Wait for a random instant and kill. False if the launch ended before."""
     if randomness.random() < share_in_saves:
         for _ in range(randomness.randint(1, 3)):
-            if not launch.wait_until(lambda: not _half_written(save_dir), LAUNCH_SECONDS):
+            if not launch.wait_until(lambda: not half_written(save_dir), LAUNCH_SECONDS):
                 return False
-            if not launch.wait_until(lambda: bool(_half_written(save_dir)), LAUNCH_SECONDS):
+            if not launch.wait_until(lambda: bool(half_written(save_dir)), LAUNCH_SECONDS):
                 return False
         wait = randomness.uniform(0, SAVE_SECONDS)
     else:
         wait = randomness.uniform(0, typical_seconds)
-    launch.wait_until(lambda: False, wait)
+    launch.linger(wait)
     if len(launch.pids) > 1 and randomness.random() < 0.2:
         # One process dies, as by the out-of-memory killer, and the others have a moment to notice and do harm.
         launch.signal(9, randomness.randrange(len(launch.pids)))
-        launch.wait_until(lambda: False, randomness.uniform(0, 0.5))
+        launch.linger(randomness.uniform(0, 0.5))
     launch.kill()
     return True
 
 
-def _half_written(save_dir: Path) -> list[str]:
+def half_written(save_dir: Path) -> list[str]:
     """Checkpoints that are being written, or are being replaced."""
     try:
         return [name for name in os.listdir(save_dir) if name.startswith((".incomplete", ".replaced"))]

@@ -1,7 +1,8 @@
-"""Client of the fork server: start real training runs within milliseconds, watch and kill them."""
+"""Start real training runs, by the fork server within milliseconds or by a launcher; watch, signal and kill them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,43 +25,36 @@ TRAINING_ENVIRONMENT = {
 }
 
 
-class Launch:
+class Launch(ABC):
     """Processes of one launch.
 
     Attributes
     ----------
-    pids : of the training processes, in the order of their ranks
     log : file with what they print
-    trace : what they compute, without the ending `.rank`; None if it is not recorded
+    trace : what they compute (see `tracing`), without the ending `.rank`; None if it is not recorded
     started : `time.monotonic()`
     """
 
-    def __init__(self, server: ForkServer, pids: list[int], log: Path, trace: Path | None):
-        self._server = server
-        self.pids = pids
+    def __init__(self, log: Path, trace: Path | None):
         self.log = log
         self.trace = trace
         self.started = time.monotonic()
 
+    @abstractmethod
     def statuses(self) -> list[int | None]:
-        """Exit status of each process, None while it runs, negative where a signal killed it."""
-        return self._server.ask(poll=self.pids)["statuses"]
+        """Exit status of each process that was started here, None while it runs, negative where a signal killed it."""
 
+    @abstractmethod
     def running(self) -> bool:
-        return None in self.statuses()
+        """Any process of the launch is still there."""
+
+    @abstractmethod
+    def signal_all(self, number: int) -> None:
+        """Send a signal to all processes, loader workers too, as a terminal and some schedulers do."""
 
     def kill(self) -> None:
         """SIGKILL for all processes and their loader workers at once."""
-        try:
-            os.killpg(self.pids[0], signal.SIGKILL)
-        except ProcessLookupError:
-            return  # all of them have ended
-
-    def signal(self, number: int, rank: int | None = None) -> None:
-        """Send a signal to all training processes, or to one of them."""
-        for pid in self.pids if rank is None else [self.pids[rank]]:
-            if self._server.ask(poll=[pid])["statuses"] == [None]:
-                os.kill(pid, number)
+        self.signal_all(signal.SIGKILL)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait for a condition; False if the launch ended, or the time was up, before it held."""
@@ -75,7 +70,11 @@ class Launch:
             time.sleep(POLL_SECONDS)
         return False
 
-    def wait(self, timeout: float = 120) -> list[int]:
+    def linger(self, seconds: float) -> None:
+        """Let it run for a time, or until it ends."""
+        self.wait_until(lambda: False, seconds)
+
+    def wait(self, timeout: float = 180) -> list[int]:
         """Exit statuses at the end. A launch that hangs is killed, and its output is in the error.
 
         Raises
@@ -83,18 +82,99 @@ class Launch:
         AssertionError : it did not end in time
         """
         deadline = time.monotonic() + timeout
-        while True:
-            statuses = self.statuses()
-            if None not in statuses:
-                return [status for status in statuses if status is not None]
+        while self.running():
             if time.monotonic() > deadline:
+                statuses = self.statuses()
                 self.kill()
                 raise AssertionError(f"no end after {timeout:g} s, exit statuses {statuses}:\n{self.output()}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(5 * POLL_SECONDS)
+        return [status for status in self.statuses() if status is not None]
 
     def output(self) -> str:
         """What the processes printed so far."""
-        return self.log.read_text() if self.log.exists() else ""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class ForkedLaunch(Launch):
+    """Training processes forked from the server.
+
+    Attributes
+    ----------
+    pids : in the order of their ranks
+    """
+
+    def __init__(self, server: ForkServer, pids: list[int], log: Path, trace: Path | None):
+        super().__init__(log, trace)
+        self._server = server
+        self.pids = pids
+
+    def statuses(self) -> list[int | None]:
+        return self._server.ask(poll=self.pids)["statuses"]
+
+    def running(self) -> bool:
+        return None in self.statuses()
+
+    def signal_all(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
+            os.killpg(self.pids[0], number)
+
+    def signal(self, number: int, rank: int | None = None) -> None:
+        """Send a signal to all training processes, or to one of them."""
+        for pid in self.pids if rank is None else [self.pids[rank]]:
+            if self._server.ask(poll=[pid])["statuses"] == [None]:
+                os.kill(pid, number)
+
+
+class ProgramLaunch(Launch):
+    """Training started as a person does: by a command of its own.
+
+    Parameters
+    ----------
+    launcher : the command in front of the script: the interpreter, `accelerate launch` or `torchrun`
+    arguments : options of `train_accelerate.py`
+    folder : for log and trace
+    """
+
+    def __init__(self, launcher: Sequence[str], arguments: Sequence[str], folder: Path):
+        folder.mkdir(parents=True)
+        super().__init__(folder / "log", folder / "trace")
+        environment = {**os.environ, **TRAINING_ENVIRONMENT, "PYTHONPATH": str(ROOT), "PROOF_TRACE": str(self.trace)}
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*launcher, str(Path(__file__).with_name("traced_training.py")), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def statuses(self) -> list[int | None]:
+        return [self._process.poll()]
+
+    def running(self) -> bool:
+        # A launcher may end before the training does.
+        return self._process.poll() is None or bool(self.processes())
+
+    def processes(self) -> list[int]:
+        """All processes of the launch, found by their environment: torchrun puts workers into sessions of their own."""
+        mark = f"PROOF_TRACE={self.trace}".encode()
+        found = []
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                with contextlib.suppress(OSError):  # it has ended meanwhile, or belongs to somebody else
+                    if mark in (process / "environ").read_bytes().split(b"\0"):
+                        found.append(int(process.name))
+        return found
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the launcher alone."""
+        self._process.send_signal(number)
+
+    def signal_all(self, number: int) -> None:
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 class ForkServer:
@@ -133,7 +213,7 @@ class ForkServer:
             raise RuntimeError(f"the fork server ended with status {self._process.wait()}; the reason is above")
         return json.loads(line)
 
-    def launch(self, arguments: Sequence[str], processes: int = 1, trace: bool = False) -> Launch:
+    def launch(self, arguments: Sequence[str], processes: int = 1, trace: bool = False) -> ForkedLaunch:
         """Start `train_accelerate.py` with these arguments in several processes, as `torchrun` would.
 
         Parameters
@@ -150,7 +230,7 @@ class ForkServer:
             "log": str(log),
             "trace": str(traced) if trace else None,
         }
-        return Launch(self, self.ask(launch=job)["pids"], log, traced if trace else None)
+        return ForkedLaunch(self, self.ask(launch=job)["pids"], log, traced if trace else None)
 
     def close(self) -> None:
         """End the server; launches that still run go on."""

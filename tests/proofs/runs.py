@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-EPOCHS = 2
 STRUCTURES = 20
 # Four micro-batches per optimizer step, so that 1, 2 and 4 processes can share the work of every run.
 SHARDS = 4
@@ -23,7 +22,7 @@ COMMON: dict[str, Any] = {
     "num_neighbors": 8,
     "use_discrete_diffusion": True,
     "num_diffusion_steps": 10,
-    "epochs": EPOCHS,
+    "epochs": 2,
     "batch_size": 1,
     "batch_residues": 300,
     "warmup_epochs": 1.0,
@@ -41,6 +40,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cropping": {"batch_residues": 60, "diffusion_kernel": "substitution", "save_every_steps": 1, "seed": 5},
     "patience": {"early_stopping_patience": 9, "early_stopping_min_delta": 0.01, "save_every_steps": 2, "seed": 6},
 }
+# Nothing is saved within an epoch but what a signal asks for; validation takes a good part of the time.
+SIGNAL_SETTINGS: dict[str, dict[str, Any]] = {
+    "signals": {"epochs": 5, "dropout": 0.3, "backbone_noise": 0.1, "validation_fraction": 0.5, "save_every": 2},
+    "signals, workers": {"epochs": 5, "num_workers": 2, "validation_fraction": 0.5, "save_every": 2, "seed": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class TinyRun:
 
     Attributes
     ----------
-    settings : a name in `SETTINGS`
+    settings : a name in `SETTINGS` or `SIGNAL_SETTINGS`
     deterministic : with `--deterministic`, which makes runs on other numbers of processes equal to the last bit
     structures : folder of structure files
     cache_dir, save_dir : as the options
@@ -65,7 +69,7 @@ class TinyRun:
         """Options of a launch, all of them, so that a start from nothing and a resume are the same command."""
         options = {
             **COMMON,
-            **SETTINGS[self.settings],
+            **{**SETTINGS, **SIGNAL_SETTINGS}[self.settings],
             **({"deterministic": True} if self.deterministic else {}),
             "gradient_accumulation_steps": SHARDS // processes,
             "pdb_path": self.structures,
@@ -88,7 +92,12 @@ def outcome(save_dir: Path) -> dict[str, Any]:
     Files are read by their kind, not by their role, so that whatever a checkpoint holds is compared.
     """
     values: dict[str, Any] = {}
-    for path in (save_dir / "history.json", save_dir / f"checkpoint_epoch_{EPOCHS}", save_dir / "best_model"):
+    epochs = [int(path.name.rpartition("_")[2]) for path in save_dir.glob("checkpoint_epoch_*")]
+    for path in (
+        save_dir / "history.json",
+        save_dir / f"checkpoint_epoch_{max(epochs, default=0)}",
+        save_dir / "best_model",
+    ):
         if not path.exists():
             values[path.name] = "missing"
         for file in sorted(path.rglob("*")) if path.is_dir() else [path] * path.exists():
@@ -166,6 +175,7 @@ class TracedStep:
     processes: int
     inputs: list[str]
     gradient: str
+    time: float
     rate: float
 
 

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def digest(*tensors: torch.Tensor) -> str:
 
 
 def install_trace(path: Path, rank: int, processes: int) -> None:
-    """Append a JSON line per optimizer step to `path`: step (from 1), rank, processes, inputs, gradient, rate."""
+    """Append a JSON line per optimizer step to `path`: step (from 1), rank, processes, inputs, gradient, time, rate."""
     forward = ProteinModel.forward
     inputs: list[str] = []
 
@@ -55,6 +56,7 @@ def install_trace(path: Path, rank: int, processes: int) -> None:
             "processes": processes,
             "inputs": list(inputs),
             "gradient": digest(*(parameter.grad for parameter in parameters if parameter.grad is not None)),
+            "time": time.time(),
             "rate": optimizer.param_groups[0]["lr"],
         }
         inputs.clear()

@@ -37,6 +37,15 @@ def test_folder_list_and_file(tmp_path):
     assert find_structure_files(tmp_path / "some.txt") == [tmp_path / "sub/a.cif.gz", tmp_path / "b.pdb"]
 
 
+def test_links_that_lead_in_a_circle_are_followed_once(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.pdb").touch()
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / ".hidden").mkdir()
+    (tmp_path / "data" / ".hidden" / "b.pdb").touch()
+    assert find_structure_files(tmp_path / "data") == [tmp_path / "data" / "a.pdb"]
+
+
 def test_nothing_found(tmp_path):
     with pytest.raises(UserError, match="no structure file found"):
         find_structure_files(tmp_path)

@@ -234,23 +234,16 @@ def test_exit_status_1_for_a_damaged_file(finished, tmp_path, capsys):
     assert status == 1 and str(file) in report["problems"][0]
 
 
-def test_help_is_there_at_once():
-    """Nothing heavy is imported before there is something to inspect."""
+def test_help_is_there_at_once_and_inspecting_does_not_import_the_model():
     check = (
         "import sys, protein_model.__main__ as m\n"
         "for command in ('inspect', 'convert'):\n"
         "    try: m.main([command, '--help'])\n"
         "    except SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'transformers', 'accelerate'} & set(sys.modules)\n"
+        "import protein_model.training.inspection\n"
+        "assert not {'transformers', 'accelerate'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "DIR_OR_FILE" in done.stdout and "SOURCE TARGET" in done.stdout
-
-
-def test_inspecting_does_not_import_the_model():
-    check = (
-        "import sys, protein_model.training.inspection\nassert not {'transformers', 'accelerate'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -158,6 +158,8 @@ def test_a_resume_from_the_file_is_a_resume_from_the_folder(finished, start, tmp
     verify(new)
     assert f"Imported {file} as {new}" in said and f"Resumed from {new}" in said
     assert "WARNING" not in said
+    best = tmp_path / "from_file" / "best_model"
+    assert best.exists() == (name != "checkpoint_step_2")  # after each epoch the loss was the lowest so far
     from_file.fit()
     assert_equal(state_of(from_folder), state_of(from_file))
 
@@ -353,11 +355,15 @@ def test_a_file_of_another_trainer_goes_on_here(start, tmp_path, capsys, layout)
     assert "num_neighbors 8, use_discrete_diffusion True" in said and "cannot be told from sizes" in said
     assert "no weight average" in said and "does not say which data" in said
 
-    trainer.settings.epochs = 5
+
+def test_and_it_trains_and_resumes_as_a_run_of_this_trainer(start, tmp_path):
+    file = OtherTrainer().save(tmp_path / "checkpoint_epoch_4.pt", total_epochs=5)
+    trainer = start(save_dir="run", resume_from=str(file), **TINY_MODEL, batch_residues=300)
     trainer.fit()
     assert [epoch["epoch"] for epoch in trainer.history.epochs] == [1, 2, 3, 4, 5]
     again = start(save_dir="run", resume_from="latest")
     assert again.progress.epoch == 5
+    assert_equal(state_of(again), state_of(trainer))
 
 
 def test_the_shards_of_another_trainers_run_are_those_of_the_launch(start, tmp_path):
@@ -373,6 +379,24 @@ def test_options_win_over_the_schedule_of_the_file(start, tmp_path, capsys):
     trainer = start(save_dir="run", resume_from=str(file), **TINY_MODEL, epochs=30, learning_rate=1e-4)
     assert (trainer.settings.epochs, trainer.settings.learning_rate) == (30, 1e-4)
     assert "learning_rate: 0.002 in the checkpoint, 0.0001 now" in capsys.readouterr().out
+
+
+def test_a_best_loss_that_is_not_reached_again_leaves_no_best_model(start, tmp_path, capsys):
+    file = OtherTrainer().save(tmp_path / "checkpoint_epoch_4.pt", loss=0.1, total_epochs=5)
+    trainer = start(save_dir="run", resume_from=str(file), **TINY_MODEL)
+    assert trainer.best.loss == 0.1
+    result = trainer.fit()
+    assert result.best_model is None and result.best_loss == 0.1
+    assert "from before the resume; " in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing_where_the_run_would(start, tmp_path, capsys):
+    file = OtherTrainer().save(tmp_path / "checkpoint_epoch_4.pt")
+    before = sorted(tmp_path.rglob("*"))
+    start(save_dir="run", resume_from=str(file), **TINY_MODEL, dry_run=True)
+    said = capsys.readouterr().out
+    assert "for the dry run only" in said and "continues with epoch 5 of 20" in said
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_without_data_a_file_of_another_trainer_does_not_train_on_the_examples(start, tmp_path):
@@ -562,7 +586,7 @@ def test_a_resume_refuses_code_too(start, tmp_path, monkeypatch):
     assert not (tmp_path / "HOSTILE_CODE_RAN").exists()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10**6))
 def test_damage_is_noticed_or_harmless(tmp_path, seed):
     """Torch does not look at the checksums in its files; the reader here does."""
