@@ -6,8 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .design import ORDERS
 
 if TYPE_CHECKING:
     from ..inference.evaluation import Advance, Evaluated
@@ -30,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.metrics import scored_residues
     from ..inference.peer_designs import match_designs
 
-    if options.designs is not None and (options.steps is not None or options.split is not None):
-        raise EvaluationError("--steps and --split go with --model, not with --designs")
+    if options.designs is not None and (options.steps, options.orders, options.split) != (None, None, None):
+        raise EvaluationError("--steps, --orders and --split go with --model, not with --designs")
     structures, problems = _structures(options)
     for structure in structures:
         if not scored_residues(structure).any():
@@ -40,21 +43,24 @@ def main(arguments: Sequence[str]) -> int:
     if not structures:
         raise EvaluationError(f"there is nothing to evaluate on: {problems[0] if problems else 'no structure'}")
     steps: list[StepFigures] = []
+    used: dict[str, Any] = {name: getattr(options, name) for name in ("model", "designs", "pdb_path", "split", "seed")}
     if options.designs is not None:
         entries, unmatched = match_designs(options.designs, structures)
         problems += unmatched
     else:
-        entries, steps = _run_model(options, structures)
+        entries, steps, settings = _run_model(options, structures)
+        used |= settings
     for problem in problems:
         print(f"WARNING: {problem}", file=sys.stderr)
     report = build_report(entries, options.seed)
-    print(_description(options))
+    used = {name: str(value) if isinstance(value, Path) else value for name, value in used.items() if value is not None}
+    print(" · ".join(f"{name} {value}" for name, value in used.items()))
     print(report_text(report))
     if steps:
         print(f"\n{steps_text(steps)}")
     if options.out_dir is not None:
         options.out_dir.mkdir(parents=True, exist_ok=True)
-        document = {"settings": _settings(options), **plain(report), "steps": plain(steps), "unusable": problems}
+        document = {"settings": used, **plain(report), "steps": plain(steps), "unusable": problems}
         path = options.out_dir / JSON_FILE
         path.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
         written = [path, *draw_report(options.out_dir, report)]
@@ -85,11 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out_dir", type=Path, help="folder for evaluation.json and the pictures")
     parser.add_argument("--num_sequences", type=int, default=4, help="samples per structure, 0 for none [4]")
     parser.add_argument("--temperature", type=float, default=0.1, help="of sampling [0.1]")
-    parser.add_argument("--num_steps", type=int, default=32, help="denoising steps of sampling [32]")
+    parser.add_argument("--num_steps", default="8", help="denoising steps of sampling, L for one residue at a time [8]")
+    parser.add_argument("--order", choices=ORDERS, help="of sampling, see design --help [margin]")
     parser.add_argument("--num_orders", type=int, default=8, help="draws for the order-agnostic perplexity [8]")
     parser.add_argument(
         "--steps", help="also a table and a picture by number of steps, such as 1,4,8,16,32,L (L: one per residue)"
     )
+    parser.add_argument("--orders", help=f"the same by order, such as {','.join(ORDERS)}; with --steps, each with each")
     parser.add_argument("--seed", type=int, default=0, help="of all draws [0]")
     return parser
 
@@ -129,23 +137,33 @@ def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]
     return structures, problems
 
 
-def _run_model(options: argparse.Namespace, structures: list[Structure]) -> tuple[list[Evaluated], list[StepFigures]]:
+def _run_model(
+    options: argparse.Namespace, structures: list[Structure]
+) -> tuple[list[Evaluated], list[StepFigures], dict[str, Any]]:
+    """Predictions and designs, the rows by steps and order, and the settings that all of them depend on."""
     from ..inference.design import load_model
     from ..inference.evaluation import EvaluationError, EvaluationSettings, evaluate_structures
-    from ..inference.step_sweep import parse_step_counts, sweep_steps
+    from ..inference.sampling import settings_for
+    from ..inference.step_sweep import parse_orders, parse_step_counts, sweep_steps
 
+    num_steps = parse_step_counts(options.num_steps, "--num_steps")
+    if len(num_steps) > 1:
+        raise EvaluationError(f"--num_steps {options.num_steps}: give one number here, and several as --steps")
     settings = EvaluationSettings(
-        options.num_sequences, options.temperature, options.num_steps, options.num_orders, options.seed
+        options.num_sequences, options.temperature, num_steps[0], options.order, options.num_orders, options.seed
     )
-    step_counts = [] if options.steps is None else parse_step_counts(options.steps)
-    if step_counts and not options.num_sequences:
-        raise EvaluationError("--steps is about sampling: give it a --num_sequences of at least 1")
+    sweep = options.steps is not None or options.orders is not None
+    step_counts = num_steps if options.steps is None else parse_step_counts(options.steps)
+    orders = [options.order] if options.orders is None else parse_orders(options.orders)
+    if sweep and not options.num_sequences:
+        raise EvaluationError("--steps and --orders are about sampling: give a --num_sequences of at least 1")
     model = load_model(options.model)
     bars = _Bars(structures)
     entries = evaluate_structures(model, structures, settings, bars.start)
-    steps = sweep_steps(model, structures, settings, step_counts, bars.start) if step_counts else []
+    steps = sweep_steps(model, structures, settings, step_counts, orders, bars.start) if sweep else []
     bars.close()
-    return entries, steps
+    how = settings_for(model, settings.sampling)
+    return entries, steps, asdict(replace(settings, num_steps=how.num_steps, order=how.order))
 
 
 class _Bars:
@@ -170,17 +188,3 @@ class _Bars:
         """End the last part."""
         if self._bar is not None:
             self._bar.close()
-
-
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on, for the JSON file."""
-    names = ["pdb_path", "designs", "seed"]
-    if options.model is not None:
-        names = ["model", "pdb_path", "split", "num_sequences", "temperature", "num_steps", "num_orders", "seed"]
-    values = {name: getattr(options, name) for name in names}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-
-def _description(options: argparse.Namespace) -> str:
-    """The same in a line for the screen."""
-    return " · ".join(f"{name} {value}" for name, value in _settings(options).items() if value is not None)

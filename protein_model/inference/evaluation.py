@@ -11,27 +11,29 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from ..errors import UserError
 from ..model.modeling import ProteinModel
 from ..structures import Structure
 from .blinding import blinded
-from .inputs import backbone_batch, grouped_by_length
+from .inputs import grouped_by_length
 from .native_likelihood import (
+    BackboneReader,
     MaskedPredictions,
-    masked_predictions,
-    one_shot_predictions,
     order_agnostic_masks,
     stepwise_masks,
     stepwise_nll,
     stepwise_shares,
 )
-from .sampling import DEFAULT_STEPS, DEFAULT_TEMPERATURE, Designs, sample_sequences
-
-# Residues per forward pass; bounds memory, not results. On a CPU, larger ones only fall out of its caches.
-RESIDUES_PER_PASS = {"cpu": 500}
-RESIDUES_PER_PASS_ELSEWHERE = 16_000
+from .sampling import (
+    DEFAULT_STEPS,
+    DEFAULT_TEMPERATURE,
+    Designs,
+    SamplingSettings,
+    Steps,
+    max_residues,
+    sample_sequences,
+)
 
 Advance = Callable[[int], object]  # called with a number of residues finished
 Start = Callable[[str], Advance]  # called with the name of a part of the work; each goes once over all residues
@@ -50,26 +52,34 @@ class EvaluationSettings:
     ----------
     num_sequences : samples per structure; 0 leaves sampled recovery out
     temperature : of sampling
-    num_steps : denoising steps of sampling
+    num_steps : denoising steps of sampling, or "L" for one residue at a time
+    order : in which residues are sampled, by default that of the model's diffusion; see `SamplingSettings`
     num_orders : Monte Carlo draws per structure for the order-agnostic likelihood; 0 leaves it out
     seed : of all draws
     """
 
     num_sequences: int = 4
     temperature: float = DEFAULT_TEMPERATURE
-    num_steps: int = DEFAULT_STEPS
+    num_steps: Steps = DEFAULT_STEPS
+    order: str | None = None
     num_orders: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for option, value, lowest in (
-            ("--num_sequences", self.num_sequences, 0),
-            ("--temperature", self.temperature, 0),
-            ("--num_steps", self.num_steps, 1),
-            ("--num_orders", self.num_orders, 0),
-        ):
-            if not value >= lowest:
-                raise EvaluationError(f"{option} must be at least {lowest}, but is {value}")
+        for option, value in (("--num_sequences", self.num_sequences), ("--num_orders", self.num_orders)):
+            if value < 0:
+                raise EvaluationError(f"{option} must be at least 0, but is {value}")
+        _ = self.sampling  # checks the others
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        """What of it sampling depends on.
+
+        Raises
+        ------
+        SamplingError : a setting is out of its range
+        """
+        return SamplingSettings(self.temperature, self.num_steps, self.order, seed=self.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,37 +127,42 @@ def predict_native(
     draws = num_orders if is_absorbing(model) else 0
 
     def measure(members: list[Structure]) -> list[tuple[MaskedPredictions, MaskedPredictions | None]]:
-        batch = backbone_batch([blinded(member) for member in members], _device(model))
-        with torch.no_grad():
-            encoded = batch.encode(model)
-        one_shot = one_shot_predictions(model, batch, encoded, members)
+        reader = BackboneReader(model, members)
+        one_shot = reader.one_shot()
         if not draws:
             return [(prediction, None) for prediction in one_shot]
         masks = [order_agnostic_masks(member, draws, seed) for member in members]
-        together = _draws_per_pass(model, sum(batch.lengths))
-        return list(zip(one_shot, masked_predictions(model, batch, encoded, members, masks, together), strict=True))
+        return list(zip(one_shot, reader.masked(masks), strict=True))
 
-    return _in_groups(structures, _residues_per_pass(model), measure, advance)
+    return _in_groups(model, structures, measure, advance)
 
 
 def sample_designs(
     model: ProteinModel,
     structures: Sequence[Structure],
     num_sequences: int,
-    temperature: float,
-    num_steps: int,
-    seed: int,
+    how: SamplingSettings,
     advance: Advance = lambda residues: None,
 ) -> list[Designs]:
-    """Designs for each structure, in their order, from their backbones alone; arguments as of `sample_sequences`."""
-    limit = max(1, _residues_per_pass(model) // max(num_sequences, 1))
+    """Designs for each structure, in their order, from their backbones alone.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    num_sequences : for each structure
+    how : they are sampled
+    advance : shows progress
+
+    Raises
+    ------
+    SamplingError : the order is none of the model's diffusion
+    """
 
     def measure(members: list[Structure]) -> list[Designs]:
-        return sample_sequences(
-            model, [blinded(member) for member in members], num_sequences, temperature, num_steps, seed
-        )
+        hidden = [blinded(member) for member in members]
+        return sample_sequences(model, hidden, num_sequences, how.temperature, how.num_steps, how.seed, order=how.order)
 
-    return _in_groups(structures, limit, measure, advance)
+    return _in_groups(model, structures, measure, advance)
 
 
 def silent(title: str) -> Advance:
@@ -173,8 +188,7 @@ def evaluate_structures(
     predictions = predict_native(model, structures, settings.num_orders, settings.seed, advance)
     sampled: list[Designs | None] = [None] * len(structures)
     if settings.num_sequences:
-        how = (settings.num_sequences, settings.temperature, settings.num_steps, settings.seed)
-        sampled = list(sample_designs(model, structures, *how, start("sampling")))
+        sampled = list(sample_designs(model, structures, settings.num_sequences, settings.sampling, start("sampling")))
     return [
         Evaluated(
             structure,
@@ -210,39 +224,24 @@ def stepwise_likelihoods(
     shares = stepwise_shares(step_counts)
 
     def measure(members: list[Structure]) -> list[list[float]]:
-        batch = backbone_batch([blinded(member) for member in members], _device(model))
-        with torch.no_grad():
-            encoded = batch.encode(model)
-        masks = [stepwise_masks(member, shares, seed) for member in members]
-        together = _draws_per_pass(model, sum(batch.lengths))
-        predictions = masked_predictions(model, batch, encoded, members, masks, together)
+        predictions = BackboneReader(model, members).masked(
+            [stepwise_masks(member, shares, seed) for member in members]
+        )
         return [[stepwise_nll(prediction, shares, steps) for steps in step_counts] for prediction in predictions]
 
-    return np.array(_in_groups(structures, _residues_per_pass(model), measure, advance)).T
+    return np.array(_in_groups(model, structures, measure, advance)).T
 
 
 def _in_groups(
+    model: ProteinModel,
     structures: Sequence[Structure],
-    max_residues: int,
     measure: Callable[[list[Structure]], Sequence[Result]],
     advance: Advance,
 ) -> list[Result]:
     """Results of `measure` for each structure, in their order, found for groups of similar lengths."""
     results: dict[int, Result] = {}
-    for group in grouped_by_length(structures, max_residues):
+    for group in grouped_by_length(structures, max_residues(next(model.parameters()).device)):
         members = [structures[index] for index in group]
         results.update(zip(group, measure(members), strict=True))
         advance(sum(map(len, members)))
     return [results[index] for index in range(len(structures))]
-
-
-def _device(model: ProteinModel) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _residues_per_pass(model: ProteinModel) -> int:
-    return RESIDUES_PER_PASS.get(_device(model).type, RESIDUES_PER_PASS_ELSEWHERE)
-
-
-def _draws_per_pass(model: ProteinModel, residues: int) -> int:
-    return max(1, _residues_per_pass(model) // max(residues, 1))

@@ -20,6 +20,7 @@ from .metrics import NUM_TYPES, Calibration
 from .step_sweep import StepFigures
 
 ONE_SHOT, SAMPLED, ORDER_AGNOSTIC, OTHER = "#1f77b4", "#d62728", "#2ca02c", "#7f7f7f"
+ORDER_COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd")  # as many as there are orders
 WIDE_RANGE = 5  # a longest structure that many times the shortest one needs a logarithmic axis
 # Neighbours in this order resemble each other: small, aliphatic, aromatic, polar, negative, positive.
 BY_CHEMISTRY = "GAPCVILMFYWSTNQDEHKR"
@@ -45,33 +46,37 @@ def draw_report(folder: Path, report: Report) -> list[Path]:
 
 
 def draw_steps(path: Path, figures: Sequence[StepFigures]) -> Path:
-    """Write the picture of recovery and perplexity by the number of denoising steps."""
-    figure, (recovery, perplexity) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    places = np.arange(len(figures))
-    names = [str(row.steps) for row in figures]
-    for label, estimates, color in (
-        ("median over structures", [row.recovery_median for row in figures], SAMPLED),
-        ("mean over structures", [row.recovery_mean for row in figures], ONE_SHOT),
-    ):
-        values = np.array(estimates) * 100
-        recovery.plot(places, values[:, 0], "o-", color=color, label=label)
-        recovery.fill_between(places, values[:, 1], values[:, 2], color=color, alpha=0.15, linewidth=0)
-    recovery.set_ylabel("recovery of the samples, %")
-    recovery.legend(frameon=False)
-    natives = [row.native_perplexity for row in figures if row.native_perplexity is not None]
-    if len(natives) == len(figures):
-        values = np.array(natives)
-        perplexity.plot(places, values[:, 0], "o-", color=ORDER_AGNOSTIC, label="native sequences")
-        perplexity.fill_between(places, values[:, 1], values[:, 2], color=ORDER_AGNOSTIC, alpha=0.15, linewidth=0)
-    own = np.exp([row.score for row in figures])
-    perplexity.plot(places, own, "o--", color=OTHER, label="the samples themselves, exp(score)")
+    """Write the picture of recovery and perplexity by the number of denoising steps, a line for each order."""
+    figure, (median, mean, perplexity) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    counts = list(dict.fromkeys(row.steps for row in figures))
+    for color, order in zip(ORDER_COLORS, dict.fromkeys(row.order for row in figures), strict=False):
+        rows = [row for row in figures if row.order == order]
+        places = [counts.index(row.steps) for row in rows]
+        _line(median, places, 100 * np.array([row.recovery_median for row in rows]), color, order)
+        _line(mean, places, 100 * np.array([row.recovery_mean for row in rows]), color, order)
+        own = np.exp([row.score for row in rows])
+        perplexity.plot(places, own, "o--", color=color, label=f"the samples, exp(score), {order}")
+    # The native sequences are decoded in random order, whatever the order of sampling is.
+    natives = {row.steps: row.native_perplexity for row in figures if row.native_perplexity is not None}
+    if len(natives) == len(counts):
+        _line(
+            perplexity, range(len(counts)), np.array([natives[steps] for steps in counts]), "black", "native sequences"
+        )
+    median.set_ylabel("recovery of the samples, median over structures, %")
+    mean.set_ylabel("recovery of the samples, mean over structures, %")
     perplexity.set_ylabel("perplexity")
-    perplexity.legend(frameon=False)
-    for axes in (recovery, perplexity):
-        axes.set_xticks(places, names)
+    for axes in (median, mean, perplexity):
+        axes.set_xticks(range(len(counts)), [str(steps) for steps in counts])
         axes.set_xlabel("denoising steps")
         axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=8)
     return _save(path, figure)
+
+
+def _line(axes: Axes, places: Sequence[int], estimates: np.ndarray, color: str, label: str) -> None:
+    """A line of (points, 3) estimates with their intervals as a band."""
+    axes.plot(places, estimates[:, 0], "o-", color=color, label=label)
+    axes.fill_between(places, estimates[:, 1], estimates[:, 2], color=color, alpha=0.12, linewidth=0)
 
 
 def _save(path: Path, figure: Figure) -> Path:

@@ -122,10 +122,11 @@ def _groups_text(groups: dict[str, list[GroupFigures]]) -> str:
 
 
 def steps_text(figures: Sequence[StepFigures]) -> str:
-    """A row for every number of denoising steps."""
+    """A row for every order and number of denoising steps."""
     return format_table(
         [
             [
+                "order",
                 "steps",
                 "median recovery, %",
                 "mean recovery, %",
@@ -136,6 +137,7 @@ def steps_text(figures: Sequence[StepFigures]) -> str:
             ],
             *(
                 [
+                    row.order,
                     str(row.steps),
                     _percent(row.recovery_median, interval=True),
                     _percent(row.recovery_mean, interval=True),

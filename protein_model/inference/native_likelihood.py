@@ -1,8 +1,8 @@
 """How probable a model finds native sequences: all residues at once, in any order, or in a given number of steps.
 
-`masked_predictions` is the only place of the evaluation that shows a model native residues: those that the definition
-of an order-agnostic likelihood takes for decoded already, never the ones that are asked for. Random numbers belong to
-(seed, name of the structure, draw), so a figure does not depend on what else is evaluated beside it.
+`BackboneReader.masked` is the only place of the evaluation that shows a model native residues: those that the
+definition of an order-agnostic likelihood takes for decoded already, never the ones that are asked for. Random numbers
+belong to (seed, name of the structure, draw), so a figure does not depend on what else is evaluated beside it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from ..model.decoder import NUM_RESIDUE_TYPES
-from ..model.encoder import EncodedBackbone
+from ..model.decoding import SequenceDecoder
 from ..model.modeling import ProteinModel
 from ..randomness import numpy_generator
 from ..structures import Structure
-from .inputs import BackboneBatch
+from .blinding import blinded
+from .inputs import encode_separately
 from .metrics import scored_residues
+from .sampling import max_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,92 +56,82 @@ class MaskedPredictions:
         return np.asarray(self.nll.sum(axis=1, dtype=np.float64) / np.maximum(self.masked.sum(axis=1), 1))
 
 
-def one_shot_predictions(
-    model: ProteinModel,
-    batch: BackboneBatch,
-    encoded: EncodedBackbone,
-    structures: Sequence[Structure],
-) -> list[MaskedPredictions]:
-    """Predict all scored residues at once from the backbone alone: one draw, in which all are masked.
+class BackboneReader:
+    """A model that has read the backbones of some structures, blinded, and answers for their sequences.
 
     Parameters
     ----------
     model : in evaluation mode
-    batch, encoded : backbones of the structures
-    structures : with the native types, which are looked up when the model is done
+    structures : with the native types, which are looked up when the model is done, and shown where masks allow it
+
+    What it says of a structure is the same, bit by bit, whatever the others are.
     """
-    masks = [scored_residues(structure)[None] for structure in structures]
-    blank = np.full((1, sum(batch.lengths)), NUM_RESIDUE_TYPES)
-    return _predict(model, batch, encoded, structures, blank, masks, draws_per_pass=1)
 
+    @torch.inference_mode()
+    def __init__(self, model: ProteinModel, structures: Sequence[Structure]):
+        self.structures = structures
+        hidden = [blinded(structure) for structure in structures]
+        encoded = encode_separately(model, hidden, [structure.backbone_complete for structure in hidden])
+        self._device = encoded.residues.device
+        self._decoder = SequenceDecoder(model.decoder, encoded)
 
-def masked_predictions(
-    model: ProteinModel,
-    batch: BackboneBatch,
-    encoded: EncodedBackbone,
-    structures: Sequence[Structure],
-    masks: Sequence[np.ndarray],
-    draws_per_pass: int = 1,
-) -> list[MaskedPredictions]:
-    """Predict masked residues from the backbone and the native types of the scored residues that are not masked.
+    def one_shot(self) -> list[MaskedPredictions]:
+        """Predict all scored residues at once from the backbone alone: one draw, in which all are masked."""
+        masks = [scored_residues(structure)[None] for structure in self.structures]
+        blank = [np.full(mask.shape, NUM_RESIDUE_TYPES) for mask in masks]
+        return self._predict(blank, masks)
 
-    Parameters
-    ----------
-    model : in evaluation mode
-    batch, encoded : backbones of the structures
-    structures : with the native types
-    masks : (D, L) bool for each structure, of scored residues only; the same D for all
-    draws_per_pass : decoded together; bounds memory, not results
-    """
-    shown = [
-        np.where(mask | ~scored_residues(structure), NUM_RESIDUE_TYPES, structure.residue_type)
-        for structure, mask in zip(structures, masks, strict=True)
-    ]
-    return _predict(model, batch, encoded, structures, np.concatenate(shown, axis=1), masks, draws_per_pass)
+    def masked(self, masks: Sequence[np.ndarray]) -> list[MaskedPredictions]:
+        """Predict masked residues from the backbone and the native types of the scored residues that are not masked.
 
+        Parameters
+        ----------
+        masks : (D, L) bool for each structure, of scored residues only; the same D for all
+        """
+        shown = [
+            np.where(mask | ~scored_residues(structure), NUM_RESIDUE_TYPES, structure.residue_type)
+            for structure, mask in zip(self.structures, masks, strict=True)
+        ]
+        return self._predict(shown, masks)
 
-@torch.no_grad()
-def _predict(
-    model: ProteinModel,
-    batch: BackboneBatch,
-    encoded: EncodedBackbone,
-    structures: Sequence[Structure],
-    tokens: np.ndarray,
-    masks: Sequence[np.ndarray],
-    draws_per_pass: int,
-) -> list[MaskedPredictions]:
-    """Decode (D, N) tokens and look at what the model says of the masked residues."""
-    device = encoded.residues.device
-    scored = [int(scored_residues(structure).sum()) for structure in structures]
-    # A structure of which nothing can be scored is as unknown as one that is masked whole.
-    levels = np.stack(
-        [mask.sum(axis=1) / count if count else np.ones(len(mask)) for mask, count in zip(masks, scored, strict=True)],
-        axis=1,
-    )
-    parts = []
-    for start in range(0, len(tokens), draws_per_pass):
-        rows = slice(start, start + draws_per_pass)
-        logits = model.decode(
-            encoded,
-            torch.from_numpy(tokens[rows].astype(np.int64)).to(device),
-            torch.from_numpy(levels[rows].astype(np.float32)).to(device),
-        )
-        parts.append(logits.float().log_softmax(-1).cpu().numpy())
-    log_probability = np.concatenate(parts)
+    @torch.inference_mode()
+    def _predict(self, tokens: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> list[MaskedPredictions]:
+        """Look at what the model says of the masked residues when it is shown (D, L) tokens of each structure."""
+        joined, masked = np.concatenate(tokens, axis=1), np.concatenate(masks, axis=1)
+        scored = [int(scored_residues(structure).sum()) for structure in self.structures]
+        # A structure of which nothing can be scored is as unknown as one that is masked whole.
+        shares = [
+            mask.sum(axis=1) / count if count else np.ones(len(mask)) for mask, count in zip(masks, scored, strict=True)
+        ]
+        levels = np.stack(shares, axis=1)
+        native = np.concatenate([structure.residue_type for structure in self.structures]).astype(np.int64)
+        nll = np.zeros(masked.shape, np.float32)
+        predicted = np.full(masked.shape, NUM_RESIDUE_TYPES, np.int8)
+        confidence = np.zeros(masked.shape, np.float32)
+        at_once = max(1, max_pairs(self._device) // masked.shape[1])
+        for first in range(0, len(masked), at_once):
+            part = slice(first, first + at_once)
+            places, draws = np.nonzero(masked[part].T)
+            logits = self._decoder.logits(
+                self._tensor(joined[part].T, np.int64),
+                self._tensor(levels[part].T, np.float32),
+                self._tensor(places * len(masked[part]) + draws, np.int64),
+            )
+            log_probability = logits.log_softmax(-1).cpu().numpy()
+            where = first + draws, places
+            nll[where] = -log_probability[np.arange(len(places)), native[places]]
+            predicted[where] = log_probability.argmax(axis=1)
+            confidence[where] = np.exp(log_probability.max(axis=1, initial=-np.inf))
+        ends = np.cumsum([len(structure) for structure in self.structures])[:-1]
+        return [
+            MaskedPredictions(count, *arrays)
+            for count, *arrays in zip(
+                scored, *(np.split(array, ends, axis=1) for array in (masked, nll, predicted, confidence)), strict=True
+            )
+        ]
 
-    native = np.concatenate([structure.residue_type for structure in structures]).astype(np.int64)
-    masked = np.concatenate(masks, axis=1)
-    native_column = np.minimum(native, NUM_RESIDUE_TYPES - 1)[None, :, None]
-    nll = np.where(masked, -np.take_along_axis(log_probability, native_column, axis=2)[..., 0], np.float32(0))
-    predicted = np.where(masked, log_probability.argmax(axis=2), NUM_RESIDUE_TYPES).astype(np.int8)
-    confidence = np.where(masked, np.exp(log_probability.max(axis=2)), np.float32(0))
-    ends = np.cumsum(batch.lengths)[:-1]
-    return [
-        MaskedPredictions(count, *arrays)
-        for count, *arrays in zip(
-            scored, *(np.split(array, ends, axis=1) for array in (masked, nll, predicted, confidence)), strict=True
-        )
-    ]
+    def _tensor(self, values: np.ndarray, dtype: type) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype)).to(self._device)
 
 
 def random_masks(structure: Structure, counts: Sequence[int], seed: int, purpose: str) -> np.ndarray:

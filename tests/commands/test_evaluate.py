@@ -83,7 +83,8 @@ def names(folder):
 def of_the_files(model_folder, structures, tmp_path_factory):
     """The output of an evaluation on the structure files."""
     out = tmp_path_factory.mktemp("files") / "new" / "out"
-    options = ["--model", model_folder, "--pdb_path", structures, "--out_dir", out, "--steps", "1,2", *FEW]
+    options = ["--model", model_folder, "--pdb_path", structures, "--out_dir", out, "--steps", "1,2"]
+    options += ["--orders", "random,confidence", *FEW]
     assert main(["evaluate", *map(str, options)]) == 0
     return out
 
@@ -100,8 +101,10 @@ def test_a_folder_of_structures(of_the_files):
     total = sum(row["one_shot_nll"] for row in rows)
     assert summary["one_shot_perplexity"]["value"] == pytest.approx(math.exp(total / summary["residues"]))
     assert summary["sampled_recovery"]["median"]["value"] == np.median([row["sampled_recovery"] for row in rows])
-    assert [row["steps"] for row in written["steps"]] == [1, 2]
-    assert written["settings"]["num_sequences"] == 2 and written["settings"]["seed"] == 0
+    ways = [("random", 1), ("random", 2), ("confidence", 1), ("confidence", 2)]
+    assert [(row["order"], row["steps"]) for row in written["steps"]] == ways
+    expected = {"num_sequences": 2, "seed": 0, "num_steps": 3, "num_orders": 3, "order": "margin", "temperature": 0.1}
+    assert expected.items() <= written["settings"].items()
     assert written["unusable"] == []
 
 
@@ -242,8 +245,11 @@ def test_designs_of_any_tool(capsys, structures, tmp_path):
         (["--model", "nowhere", "--pdb_path", "DATA"], "--model nowhere: has no config.json"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--num_orders", "-1"], "--num_orders must be at least 0"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--steps", "0"], "--steps 0"),
+        (["--model", "MODEL", "--pdb_path", "DATA", "--num_steps", "x"], "--num_steps x: 'x' is neither"),
+        (["--model", "MODEL", "--pdb_path", "DATA", "--num_steps", "4,8"], "give one number here"),
+        (["--model", "MODEL", "--pdb_path", "DATA", "--orders", "up"], "there is no order 'up'"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--steps", "4", "--num_sequences", "0"], "--steps"),
-        (["--designs", "DATA", "--pdb_path", "DATA", "--steps", "4"], "--steps and --split go with --model"),
+        (["--designs", "DATA", "--pdb_path", "DATA", "--steps", "4"], "--steps, --orders and --split go with --model"),
         (["--designs", "DATA", "--pdb_path", "DATA"], "no FASTA file found"),
     ],
 )

@@ -73,7 +73,7 @@ def test_steps(tmp_path):
     for options in ({}, {"diffusion_kernel": "uniform"}):
         rows = sweep_steps(tiny_model(**options), small_structures()[:2], SETTINGS, [1, 3, "L"])
         lines = steps_text(rows).splitlines()
-        assert [line.split()[0] for line in lines[2:]] == ["1", "3", "L"]
+        assert [line.split()[:2] for line in lines[2:]] == [[row.order, str(row.steps)] for row in rows]
         assert f"{100 * rows[1].recovery_mean.value:.1f}" in lines[3]
         assert drawn_share(draw_steps(tmp_path / "steps.png", rows)) > 0.01
         assert np.isfinite([row.score for row in rows]).all()

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from protein_model.inference import sampling
 from protein_model.inference.blinding import blinded
 from protein_model.inference.evaluation import stepwise_likelihoods
 from protein_model.inference.inputs import backbone_batch
 from protein_model.inference.metrics import scored_residues
 from protein_model.inference.native_likelihood import (
-    masked_predictions,
-    one_shot_predictions,
+    BackboneReader,
     order_agnostic_masks,
     order_agnostic_nll,
     order_agnostic_residue_nll,
@@ -31,15 +31,15 @@ from tests.inference.evaluation_cases import example, small_structures, stretch,
 CPU = torch.device("cpu")
 
 
-def encode(model, structures):
-    batch = backbone_batch([blinded(structure) for structure in structures], CPU)
+def encode(model, structure):
+    batch = backbone_batch([blinded(structure)], CPU)
     with torch.no_grad():
-        return batch, batch.encode(model)
+        return batch.encode(model)
 
 
 def subset_nll(model, structure, masked: tuple[int, ...]) -> float:
     """Nats of the masked residues, given the others, one structure and one mask at a time."""
-    _, encoded = encode(model, [structure])
+    encoded = encode(model, structure)
     tokens = torch.from_numpy(structure.residue_type.astype(np.int64))
     tokens[~torch.from_numpy(scored_residues(structure))] = 20
     tokens[list(masked)] = 20
@@ -72,9 +72,8 @@ def short():
 
 def test_one_shot_is_the_plain_prediction_from_no_sequence(model):
     structures = small_structures()
-    batch, encoded = encode(model, structures)
-    for structure, found in zip(structures, one_shot_predictions(model, batch, encoded, structures), strict=True):
-        _, own = encode(model, [structure])
+    for structure, found in zip(structures, BackboneReader(model, structures).one_shot(), strict=True):
+        own = encode(model, structure)
         with torch.no_grad():
             logits = model.decode(own, torch.full((len(structure),), 20), torch.ones(1))
         log_probability = logits.log_softmax(-1).numpy()
@@ -98,24 +97,25 @@ def test_masked_residues_are_not_shown(model):
     other = with_sequence(structure, 5)
     types = np.where(hidden_in_all, other.residue_type, structure.residue_type)
     changed = replace(structure, residue_type=types)
-    batch, encoded = encode(model, [structure])
-    [one] = masked_predictions(model, batch, encoded, [structure], [mask])
-    [two] = masked_predictions(model, batch, encoded, [changed], [mask])
+    reader = BackboneReader(model, [structure])
+    [one] = reader.masked([mask])
+    [two] = BackboneReader(model, [changed]).masked([mask])
     assert np.array_equal(one.confidence, two.confidence) and np.array_equal(one.predicted, two.predicted)
     assert not np.array_equal(one.nll, two.nll)
     # And what is shown does matter.
-    [three] = masked_predictions(model, batch, encoded, [other], [mask])
+    [three] = BackboneReader(model, [other]).masked([mask])
     assert not np.allclose(one.confidence, three.confidence)
 
 
-def test_masked_predictions_are_those_of_one_mask_at_a_time(model):
+def test_masked_predictions_are_those_of_one_mask_at_a_time(model, monkeypatch):
     structures = small_structures()
     masks = [order_agnostic_masks(structure, 5, seed=3) for structure in structures]
-    batch, encoded = encode(model, structures)
-    together = masked_predictions(model, batch, encoded, structures, masks, draws_per_pass=5)
-    apart = masked_predictions(model, batch, encoded, structures, masks, draws_per_pass=2)
+    reader = BackboneReader(model, structures)
+    together = reader.masked(masks)
+    monkeypatch.setattr(sampling, "MAX_PAIRS", {"cpu": 2 * sum(map(len, structures))})
+    apart = reader.masked(masks)
     for structure, mask, found, other in zip(structures, masks, together, apart, strict=True):
-        assert np.allclose(found.nll, other.nll, atol=1e-5)
+        assert np.array_equal(found.nll, other.nll) and np.array_equal(found.confidence, other.confidence)
         for draw in range(5):
             expected = subset_nll(model, structure, tuple(np.flatnonzero(mask[draw])))
             assert found.nll[draw].sum() == pytest.approx(expected, rel=1e-4)
@@ -144,9 +144,9 @@ def test_masks_are_all_subsets_alike(short):
 
 def test_the_order_agnostic_likelihood_is_that_of_all_orders(model, short):
     exact = sum(mean_subset_nll(model, short, size) for size in range(1, 6))
-    batch, encoded = encode(model, [short])
+    reader = BackboneReader(model, [short])
     masks = order_agnostic_masks(short, 4000, seed=0)
-    [found] = masked_predictions(model, batch, encoded, [short], [masks], draws_per_pass=500)
+    [found] = reader.masked([masks])
     estimate, error = order_agnostic_nll(found)
     assert error < 0.2
     assert estimate == pytest.approx(exact, abs=4 * error)
@@ -155,16 +155,16 @@ def test_the_order_agnostic_likelihood_is_that_of_all_orders(model, short):
 
 def test_the_monte_carlo_error_is_the_spread_of_the_estimates(model):
     structure = small_structures()[2]
-    batch, encoded = encode(model, [structure])
+    reader = BackboneReader(model, [structure])
     estimates, errors = [], []
     for seed in range(60):
         masks = [order_agnostic_masks(structure, 8, seed)]
-        [found] = masked_predictions(model, batch, encoded, [structure], masks, draws_per_pass=8)
+        [found] = reader.masked(masks)
         estimate, error = order_agnostic_nll(found)
         estimates.append(estimate)
         errors.append(error)
     assert np.mean(np.square(errors)) == pytest.approx(np.var(estimates), rel=0.5)
-    [single] = masked_predictions(model, batch, encoded, [structure], [order_agnostic_masks(structure, 1, 0)])
+    [single] = reader.masked([order_agnostic_masks(structure, 1, 0)])
     assert math.isnan(order_agnostic_nll(single)[1])
 
 
@@ -176,9 +176,9 @@ def test_the_stepwise_likelihood_is_that_of_all_ways_to_decode_in_so_many_steps(
         (before - after) * mean_subset_nll(model, short, before) for before, after in pairwise(sizes) if before > after
     )
     shares = stepwise_shares([steps, 4])
-    batch, encoded = encode(model, [short])
+    reader = BackboneReader(model, [short])
     masks = [stepwise_masks(short, shares, seed) for seed in range(400)]
-    [found] = masked_predictions(model, batch, encoded, [short], [np.concatenate(masks)], draws_per_pass=1000)
+    [found] = reader.masked([np.concatenate(masks)])
     parts = [
         replace(found, masked=found.masked[rows], nll=found.nll[rows])
         for rows in np.split(np.arange(len(found.masked)), 400)
@@ -190,11 +190,11 @@ def test_the_stepwise_likelihood_is_that_of_all_ways_to_decode_in_so_many_steps(
 def test_one_step_is_one_shot_and_many_steps_are_any_order(model):
     structures = small_structures()
     one, many = stepwise_likelihoods(model, structures, [1, 200], seed=0)
-    batch, encoded = encode(model, structures)
-    one_shot = one_shot_predictions(model, batch, encoded, structures)
+    reader = BackboneReader(model, structures)
+    one_shot = reader.one_shot()
     assert one == pytest.approx([found.nll.sum() for found in one_shot], rel=1e-4)
     masks = [order_agnostic_masks(structure, 60, 0) for structure in structures]
-    ordered = masked_predictions(model, batch, encoded, structures, masks, draws_per_pass=10)
+    ordered = reader.masked(masks)
     for value, found in zip(many, ordered, strict=True):
         estimate, error = order_agnostic_nll(found)
         assert value == pytest.approx(estimate, abs=5 * error)
@@ -202,7 +202,7 @@ def test_one_step_is_one_shot_and_many_steps_are_any_order(model):
 
 def test_a_structure_without_a_scored_residue_costs_nothing(model, short):
     unknown = replace(short, residue_type=np.full(len(short), 20, np.int8))
-    batch, encoded = encode(model, [unknown, short])
-    [found, _] = one_shot_predictions(model, batch, encoded, [unknown, short])
+    reader = BackboneReader(model, [unknown, short])
+    [found, _] = reader.one_shot()
     assert found.scored == 0 and found.nll.sum() == 0 and np.isfinite(found.nll).all()
     assert stepwise_likelihoods(model, [unknown], [1, 4], seed=0).tolist() == [[0.0], [0.0]]

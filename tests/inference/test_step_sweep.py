@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from protein_model.inference.evaluation import EvaluationError, EvaluationSettings, evaluate_structures
 from protein_model.inference.evaluation_report import build_report
-from protein_model.inference.step_sweep import parse_step_counts, sweep_steps
+from protein_model.inference.orders import ORDERS
+from protein_model.inference.sampling import SamplingError
+from protein_model.inference.step_sweep import parse_orders, parse_step_counts, sweep_steps
 from tests.inference.evaluation_cases import small_structures, stretch, tiny_model
 
 SETTINGS = EvaluationSettings(num_sequences=2, num_orders=4)
@@ -35,7 +38,7 @@ def test_one_step_per_residue():
     model, structures = tiny_model(), [stretch(structure, 10, 12) for structure in small_structures()[1:3]]
     [row] = sweep_steps(model, structures, SETTINGS, ["L"])
     [twelve] = sweep_steps(model, structures, SETTINGS, [12])
-    assert row.steps == "L"
+    assert row.steps == "L" and row.order == "margin"
     assert row.recovery_mean == pytest.approx(twelve.recovery_mean)
     summary = build_report(evaluate_structures(model, structures, SETTINGS), seed=0).summary
     assert row.native_perplexity == pytest.approx(summary.order_agnostic_perplexity)
@@ -48,17 +51,40 @@ def test_without_absorbing_diffusion_there_is_no_stepwise_perplexity():
 
 def test_each_part_of_the_work_is_shown():
     titles = []
-    sweep_steps(
-        tiny_model(),
-        small_structures()[:1],
-        SETTINGS,
-        [1, 2],
-        lambda title: titles.append(title) or (lambda residues: None),
-    )
-    assert titles == ["likelihood by number of steps", "sampling in 1 steps", "sampling in 2 steps"]
+    structures, start = small_structures()[:1], lambda title: titles.append(title) or (lambda residues: None)
+    sweep_steps(tiny_model(), structures, SETTINGS, [1, 2], ["random", "margin"], start)
+    orders = [f"sampling, {order} order, {steps} steps" for order in ("random", "margin") for steps in (1, 2)]
+    assert titles == ["likelihood by number of steps", *orders]
 
 
-def test_reading_the_option():
+def test_orders():
+    """Each with each number of steps; at one step all residues are chosen at once, in whatever order."""
+    model, structures = tiny_model(), small_structures()
+    rows = sweep_steps(model, structures, SETTINGS, [1, 5], ORDERS)
+    assert [(row.order, row.steps) for row in rows] == [(order, steps) for order in ORDERS for steps in (1, 5)]
+    for row in rows:
+        settings = replace(SETTINGS, num_steps=row.steps, order=row.order)
+        summary = build_report(evaluate_structures(model, structures, settings), seed=0).summary
+        assert row.recovery_mean == pytest.approx(summary.sampled_recovery.mean)
+    by_steps = [[row.score for row in rows if row.steps == steps] for steps in (1, 5)]
+    assert by_steps[0] == pytest.approx([by_steps[0][0]] * 4)
+    assert len(set(by_steps[1])) == 4
+    natives = [row.native_perplexity for row in rows if row.steps == 5]
+    assert natives == [natives[0]] * 4
+
+
+def test_a_model_of_one_pass_has_one_way_to_sample():
+    model, structures = tiny_model(use_discrete_diffusion=False), small_structures()[:2]
+    [row] = sweep_steps(model, structures, SETTINGS, [1, 5, "L"])
+    assert (row.steps, row.order) == (1, "ancestral")
+    with pytest.raises(SamplingError, match="absorbing"):
+        sweep_steps(model, structures, SETTINGS, [5], ["margin"])
+
+
+def test_reading_the_options():
+    assert parse_orders("margin, random,margin") == ["margin", "random"]
+    with pytest.raises(EvaluationError, match="there is no order 'backwards'"):
+        parse_orders("random,backwards")
     assert parse_step_counts("1,4, 8,L") == [1, 4, 8, "L"]
     assert parse_step_counts("l,4,4") == ["L", 4]
     for wrong in ("0", "4,,8", "-1", "4;8", "1.5", ""):
