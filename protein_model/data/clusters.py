@@ -17,7 +17,7 @@ from .names import NameIndex, first_few
 from .progress import Progress
 from .storage import write_atomically
 
-CLUSTERING_VERSION = 1  # raise it whenever `clustering` groups sequences differently
+CLUSTERING_VERSION = 2  # raise it whenever `clustering` groups sequences differently
 
 
 def _grouped(labels: Iterable[int]) -> list[list[int]]:

@@ -56,6 +56,25 @@ def test_clusters_hang_together_by_similar_pairs(sequences, similarity):
     assert len(partition(labels)) > 30
 
 
+def test_short_chains_do_not_tie_unrelated_ones_together(sequences):
+    """A chain of 30 residues has alignments of 40 % identity with many others by chance."""
+    generator = np.random.default_rng(0)
+    shuffled = ["".join(generator.permutation(list(sequence[:30]))) for sequence in sequences]
+    longer = ["".join(generator.permutation(list(sequence))) for sequence in sequences[:41]]
+    assert len(partition(cluster_sequences(shuffled + longer))) == len(shuffled) + len(longer)
+
+
+@pytest.mark.parametrize("length", [12, 20, 30, 45])
+def test_short_chains_that_are_nearly_the_same_are_in_one_cluster(length):
+    generator = np.random.default_rng(length)
+    for _ in range(10):
+        chain = random_sequence(generator, length)
+        mutant = relative(generator, chain, 0.9)
+        within = random_sequence(generator, 80) + mutant + random_sequence(generator, 40)
+        labels = cluster_sequences([chain, mutant, within, random_sequence(generator, 100)])
+        assert labels[0] == labels[1] == labels[2] != labels[3]
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_order_and_repetition_do_not_matter(sequences, random):
