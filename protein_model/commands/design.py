@@ -48,8 +48,6 @@ def main(arguments: Sequence[str]) -> int:
         settings_for(model, SamplingSettings(temperature, _steps(options), options.order, options.remask, options.seed))
         for temperature in options.temperature
     ]
-    if len(set(options.temperature)) < len(sampling):
-        raise OptionError(f"--temperature {' '.join(map(str, options.temperature))}: one is there twice")
     settings = RunSettings(
         model=options.model.resolve().name,
         model_digest=model_digest(options.model),

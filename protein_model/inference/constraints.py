@@ -100,8 +100,7 @@ def read_constraints_file(path: str | Path) -> dict[str, dict[str, Any]]:
 
     Raises
     ------
-    ConstraintError : the file is no such JSON; the message says where
-    OSError : the file cannot be opened
+    ConstraintError : there is no such file, or it is no such JSON; the message says where
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -112,6 +111,8 @@ def read_constraints_file(path: str | Path) -> dict[str, dict[str, Any]]:
 
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except OSError as error:
+        raise ConstraintError(f"{path}: cannot be opened: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise ConstraintError(f"{path}: is no JSON: {error}") from error
     if not isinstance(document, dict) or not all(isinstance(entry, dict) for entry in document.values()):

@@ -25,7 +25,7 @@ from ..structures import Structure, read_structure, structure_name, write_fasta,
 from .constraints import ALL_INPUTS, Constraints, DesignPlan, constraints_from, design_plan
 from .design import DesignResult, refuse_nothing_to_design
 from .records import DesignRecord, native_record, plain_row, read_designs
-from .sampling import Sampler, SamplingSettings, Steps, max_residues
+from .sampling import Sampler, SamplingError, SamplingSettings, Steps, max_residues
 
 RUN_FILE, TABLE_CSV, TABLE_JSON = "run.json", "designs.csv", "designs.json"
 STRUCTURES_FOLDER, PICTURES_FOLDER = "structures", "pictures"
@@ -50,6 +50,10 @@ class RunSettings:
     num_steps, order, remask, seed : as in `sampling.SamplingSettings`, as they are for the model
     structures : "pdb" or "cif" for files with the designed sequences on the given backbones, None for none
     pictures : draw a picture for each input
+
+    Raises
+    ------
+    SamplingError : a setting is out of its range
     """
 
     model: str
@@ -62,6 +66,12 @@ class RunSettings:
     seed: int
     structures: str | None = None
     pictures: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_sequences < 1:
+            raise SamplingError(f"the number of sequences must be at least 1, but is {self.num_sequences}")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise SamplingError(f"--temperature {' '.join(map(str, self.temperatures))}: one is there twice")
 
     def sampling(self, temperature: float) -> SamplingSettings:
         """Settings of one temperature."""

@@ -27,8 +27,10 @@ class Processes:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
+            from accelerate.utils import parse_flag_from_env
 
-            state = PartialState(timeout=LONGEST_WAIT)
+            cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+            state = PartialState(cpu=cpu, timeout=LONGEST_WAIT)
             self.index, self.count, self.device = state.process_index, state.num_processes, state.device
 
     @property
