@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from protein_model.training.arguments import EXAMPLES
 from protein_model.training.summary import duration
+from protein_model.training.tracking import Tracking
 from tests.training.conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,17 +96,15 @@ def test_a_command_line_that_cannot_be_read_is_2(run):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_stopped_by_a_signal_is_75_and_goes_on_afterwards(run, program, tmp_path, monkeypatch, number):
-    def signalled(trainer, *arguments):
-        if trainer.progress.step == 3:
+def test_stopped_by_a_signal_is_75_and_goes_on_afterwards(run, tmp_path, monkeypatch, number):
+    def log_and_signal(tracking, step, *values):
+        if step == 3:
             os.kill(os.getpid(), number)
-        return accumulate(trainer, *arguments)
 
-    accumulate = program.Trainer._accumulate
-    monkeypatch.setattr(program.Trainer, "_accumulate", signalled)
-    assert run("--epochs", "2") == 75
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracking, "step", log_and_signal)
+        assert run("--epochs", "2") == 75
     assert (tmp_path / "run" / "checkpoint_step_4").is_dir()
-    monkeypatch.setattr(program.Trainer, "_accumulate", accumulate)
     assert run("--epochs", "2", "--resume_from", "latest") == 0
 
 
