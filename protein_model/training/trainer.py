@@ -44,7 +44,7 @@ from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointSt
 from .curves import draw_loss_curve
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
-from .launching import Whereabouts, describe_batch, process_group_options
+from .launching import Whereabouts, describe_batch, process_group_options, refuse_sharding
 from .layout import SETTINGS_FILE
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noise
@@ -697,6 +697,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _accelerator(given: GivenOptions) -> Accelerator:
+    refuse_sharding()
     return Accelerator(
         mixed_precision=given.values.get("mixed_precision"),
         dataloader_config=DataLoaderConfiguration(even_batches=False, non_blocking=True),
