@@ -43,7 +43,7 @@ def main() -> int:
     shown = result.data.split.validation[: trainer.settings.num_example_designs]
     if trainer.accelerator.is_main_process and len(shown) and result.best_model is not None:
         examples = [result.data.cache.structure(int(row)) for row in shown]
-        print(example_designs(load_model(result.best_model), examples))
+        trainer.console.say(example_designs(load_model(result.best_model), examples))
     trainer.accelerator.end_training()
     return 0
 

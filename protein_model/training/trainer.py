@@ -44,7 +44,7 @@ from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointSt
 from .curves import draw_loss_curve
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
-from .launching import Whereabouts, describe_batch, process_group_options
+from .launching import Whereabouts, describe_batch, process_group_options, refuse_sharding
 from .layout import SETTINGS_FILE
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noise
@@ -55,6 +55,7 @@ from .saving import CheckpointWriter, RunState
 from .schedule import Schedule
 from .signals import StopRequest, shielded
 from .stepping import OptimizerSteps
+from .summary import run_summary
 from .tracking import Tracking
 from .validation import ValidationResult, validate
 
@@ -109,6 +110,7 @@ class Trainer:
 
     def __init__(self, given: GivenOptions, stop: StopRequest | None = None):
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
+        self._launched = time.monotonic()
         self.stop = stop if stop is not None else StopRequest()  # one without a signal is false
         self.accelerator = _accelerator(given)
         self.console = Console(self.accelerator.is_main_process)
@@ -262,10 +264,19 @@ class Trainer:
             self._draw_curve(self.history, self.best)
         # A run that was resumed into another folder may not have reached again what was best before.
         best_model = self.save_dir / BEST_MODEL if (self.save_dir / BEST_MODEL).is_dir() else None
-        self.console.say(
-            f"Best validation loss {self.best.loss:.4f} nats/residue at epoch {self.best.epoch}: "
-            f"{best_model or f'from before the resume; {self.save_dir} has no {BEST_MODEL}'}"
-        )
+        if self.accelerator.is_main_process:
+            checkpoints = self.store.checkpoints()
+            self.console.say(
+                run_summary(
+                    self.save_dir,
+                    self.history,
+                    self.best,
+                    best_model,
+                    checkpoints[0] if checkpoints else None,
+                    time.monotonic() - self._launched,
+                    self.writer.stall_seconds,
+                )
+            )
         self.accelerator.wait_for_everyone()
         return TrainingResult(best_model, self.best.loss, self.best.epoch, self.data)
 
@@ -686,6 +697,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _accelerator(given: GivenOptions) -> Accelerator:
+    refuse_sharding()
     return Accelerator(
         mixed_precision=given.values.get("mixed_precision"),
         dataloader_config=DataLoaderConfiguration(even_batches=False, non_blocking=True),
