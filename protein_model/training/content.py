@@ -28,6 +28,7 @@ from .layout import CONFIG_FILE, OPTIMIZER_FILE, SCALER_FILE, SETTINGS_FILE, WEI
 from .model_folder import add_model_code
 from .progress import BestValidation, LossHistory, TrainingProgress
 from .schedule import Schedule
+from .single_file import MALFORMED
 
 
 @dataclass
@@ -138,7 +139,13 @@ def write_content(content: CheckpointContent, store: CheckpointStore, name: str)
         progress = content.progress
         registered = list(content.registered)
         return store.commit(temporary, progress.step, progress.epochs_recorded, registered, content.versions)
-    except (OSError, RuntimeError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        SafetensorError,
+    ) as error:
         if temporary is not None:
             store.abandon(temporary)
         raise CheckpointError(f"{final}: cannot be written ({error})") from error
@@ -151,8 +158,14 @@ def same_state(one: CheckpointContent, other: CheckpointContent) -> bool:
     return all(_equal(getattr(one, name), getattr(other, name)) for name in fields)
 
 
-def model_config(saved: dict[str, Any], origin: Path) -> ProteinModelConfig:
-    """The configuration that a checkpoint saves. Of unknown entries nothing is taken: some would name code to load.
+def configured_model(saved: dict[str, Any], tensors: int, origin: Path) -> ProteinModel:
+    """The model of a saved configuration, without memory for its weights.
+
+    Of unknown entries of the configuration nothing is taken: some would name code to load.
+
+    Parameters
+    ----------
+    tensors : weights that there are; no model has more layers
 
     Raises
     ------
@@ -160,9 +173,12 @@ def model_config(saved: dict[str, Any], origin: Path) -> ProteinModelConfig:
     """
     known = set(signature(ProteinModelConfig).parameters) - {"kwargs"}
     try:
-        return ProteinModelConfig(**{name: value for name, value in saved.items() if name in known})
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{origin}: its model configuration cannot be used ({error})") from error
+        layers = max(saved[name] for name in ("num_encoder_layers", "num_decoder_layers"))
+        if layers > tensors:
+            raise ValueError(f"it has {layers} layers for {tensors} tensors")
+        return empty_model(ProteinModelConfig(**{name: value for name, value in saved.items() if name in known}))
+    except MALFORMED as error:
+        raise CheckpointError(f"{origin}: its model configuration cannot be used ({error!r})") from error
 
 
 def empty_model(config: ProteinModelConfig) -> ProteinModel:
@@ -218,7 +234,7 @@ def check_registered(registered: dict[str, dict[str, Any]], model: ProteinModel,
                 raise ValueError("it counts less than one step or shard")
         except KeyError as error:
             raise CheckpointError(f"{origin}: the state of {name} has no {error}") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except MALFORMED as error:
             raise CheckpointError(f"{origin}: the state of {name} cannot be used ({error})") from error
 
 
@@ -240,7 +256,7 @@ def _write_files(content: CheckpointContent, folder: Path) -> None:
     if content.scaler is not None:
         torch.save(content.scaler, state / SCALER_FILE)
     # As the trainer does: beside the state, the model with averaged weights, ready for use.
-    model = empty_model(model_config(content.config, folder))
+    model = configured_model(content.config, len(content.weights), folder)
     average = WeightAverage.named_weights(content.registered["weight_average"], content.weights)
     model.save_pretrained(folder, state_dict=average)
     (folder / SETTINGS_FILE).write_text(json.dumps(content.run, indent=1), encoding="utf-8")

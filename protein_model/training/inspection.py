@@ -35,7 +35,7 @@ from .checkpoints import (
 from .layout import CONFIG_FILE, SETTINGS_FILE, WEIGHTS_FILE, registered_file
 from .progress import BestValidation, LossHistory, TrainingProgress
 from .schedule import Schedule
-from .single_file import FULL_STATE, KEYS, NotACheckpoint, epochs_finished, read_single_file
+from .single_file import FULL_STATE, KEYS, MALFORMED, NotACheckpoint, epochs_finished, read_single_file
 
 _FINE = 1000  # steps per epoch, to tell the rate at the end of an epoch where the steps of the run are not known
 
@@ -272,7 +272,7 @@ def _read_folder(report: CheckpointReport, manifest: Manifest) -> None:
         run = document(SETTINGS_FILE)
         _read_run(report, run)
         _read_registered(report, registered, run.get("schedule"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MALFORMED as error:
         # The checksums are right, so somebody wrote it like this.
         report.problems.append(f"{folder}: its content is not that of a checkpoint ({error!r})")
 
@@ -339,7 +339,7 @@ def inspect_file(file: Path, advance: Advance) -> CheckpointReport:
             report.config, report.versions = full["config"], full["versions"]
             _read_run(report, full["run"])
             _read_registered(report, full["registered"].get, full["run"].get("schedule"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except MALFORMED as error:
             report.problems.append(f"{file}: {FULL_STATE} is not that of a checkpoint ({error!r})")
     else:
         _read_plain_keys(report, document)
@@ -392,4 +392,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__

@@ -6,6 +6,7 @@ plain keys only is completed by `plain_keys`, with a note for everything that it
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ from .checkpoints import BEST_MODEL, CheckpointError, CheckpointStore
 from .content import (
     CheckpointContent,
     check_registered,
-    empty_model,
+    configured_model,
     joined_weights,
-    model_config,
     read_content,
     weight_mismatches,
     write_content,
@@ -27,7 +27,7 @@ from .content import (
 from .optimizer_state import OptimizerStateError, for_other_programs, rearranged
 from .plain_keys import complete
 from .progress import BestValidation, LossHistory
-from .single_file import FULL_STATE, KEYS, cosine_scheduler_state, read_single_file, write_single_file
+from .single_file import FULL_STATE, KEYS, MALFORMED, cosine_scheduler_state, read_single_file, write_single_file
 
 FORMAT = 1
 
@@ -103,7 +103,7 @@ def to_document(content: CheckpointContent, origin: Path) -> dict[str, Any]:
     ----------
     origin : for messages
     """
-    model = empty_model(model_config(content.config, origin))
+    model = configured_model(content.config, len(content.weights), origin)
     progress, schedule = content.progress, content.schedule
     parts: dict[str, dict[str, Tensor]] = {f"{part}_state_dict": {} for part, _ in model.named_children()}
     for name, tensor in content.weights.items():
@@ -146,7 +146,8 @@ def from_document(document: dict[str, Any], origin: Path) -> CheckpointContent:
     for name, kind in {**_CONTENT, "last_rates": list}.items():
         if not isinstance(full.get(name), kind):
             raise CheckpointError(f"{origin}: {FULL_STATE} has no usable {name}")
-    model = empty_model(model_config(full["config"], origin))
+    tensors = sum(len(document[f"{part}_state_dict"]) for part in ("encoder", "decoder"))
+    model = configured_model(full["config"], tensors, origin)
     weights = joined_weights(document, model)
     if mismatches := weight_mismatches(model, weights):
         details = "".join(f"\n  {line}" for line in mismatches)
@@ -162,7 +163,8 @@ def from_document(document: dict[str, Any], origin: Path) -> CheckpointContent:
     try:
         summary = _summary(content)
         content.schedule.rate(content.progress.step)
-    except (KeyError, TypeError) as error:
+        json.dumps([content.config, content.run, content.versions])
+    except MALFORMED as error:
         raise CheckpointError(f"{origin}: the settings in {FULL_STATE} cannot be used ({error!r})") from error
     for name, value in summary.items():
         if repr(document.get(name)) != repr(value):

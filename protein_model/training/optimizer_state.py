@@ -8,6 +8,7 @@ given named parameters; state is matched by these names.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -129,7 +130,8 @@ def _entry_problem(entry: Any, parameter: Tensor) -> str | None:
         return "is not of Adam or AdamW: there are no running averages of gradients"
     for name, value in entry.items():
         if name == "step":
-            if not isinstance(value, (int, float)) and not (is_dense(value) and value.numel() == 1):
+            count = value.item() if is_dense(value) and value.numel() == 1 else value
+            if not isinstance(count, (int, float)) or not 0 <= count < math.inf:
                 return "has no number of steps"
         elif not is_dense(value) or value.shape != parameter.shape:
             return "has another shape than the model"

@@ -127,7 +127,7 @@ def _settings(document: dict[str, Any], given: GivenOptions, epoch: int, origin:
             saved[option] = read[option]
             note(f"the file has no {_SCHEDULE_KEYS[option]}: {read[option]:g} is read from its scheduler state")
     if "epochs" in saved:
-        if saved["epochs"] != int(saved["epochs"]):
+        if not float(saved["epochs"]).is_integer():
             raise CheckpointError(f"{origin}: total_epochs is {saved['epochs']!r}, not a number of epochs")
         saved["epochs"] = int(saved["epochs"])
     kept = GivenOptions({name: value for name, value in given.values.items() if name not in saved})
@@ -152,7 +152,7 @@ def _schedule_from_scheduler(state: dict[str, Any], epoch: int, warmup_epochs: f
     decayed = epoch - warmup_epochs
     if decayed > 0:
         total = warmup_epochs + period * decayed / done
-        if abs(total - round(total)) < 1e-6:
+        if math.isfinite(total) and abs(total - round(total)) < 1e-6:
             found["epochs"] = round(total)
     return found
 

@@ -64,6 +64,11 @@ _MAPPINGS = (
 )
 _LISTS = ("train_losses", "val_losses")
 _NUMBERS = ("epoch", "loss", "warmup_epochs", "total_epochs", "max_lr")
+_MAY_BE_INFINITE = ("loss",)  # before the first validation
+
+
+# What comes of a value of an unexpected kind in a file that somebody else wrote.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class NotACheckpoint(CheckpointError):
@@ -223,7 +228,7 @@ def _checked(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
             kind, good = "list of numbers", value is not None and None not in value
         else:
             value = _number(value)
-            kind, good = "number", value is not None
+            kind, good = "number", value is not None and (name in _MAY_BE_INFINITE or math.isfinite(value))
         if not good:
             raise NotACheckpoint(f"{path}: {name} is not a {kind}")
         checked[name] = value

@@ -656,7 +656,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path, value, message):
 
 @pytest.mark.parametrize("epoch", [-1, 0.5, math.inf, math.nan])
 def test_an_epoch_is_a_count(tmp_path, epoch):
-    with pytest.raises(NotACheckpoint, match="not a number of epochs"):
+    with pytest.raises(NotACheckpoint, match=r"epoch is .*not a number"):
         imported(OtherTrainer().save(tmp_path / "x.pt", epoch=epoch), tmp_path / "run")
 
 
