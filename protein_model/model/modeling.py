@@ -99,7 +99,12 @@ class ProteinModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+            # Training starts from even probabilities. What is initialised once is not touched again, so that this has
+            # to be told apart here and not by the decoder as a whole.
+            if module is self.decoder.to_logits:
+                nn.init.zeros_(module.weight)
+            else:
+                nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
@@ -107,8 +112,6 @@ class ProteinModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, SequenceDenoiser):  # training starts from even probabilities
-            nn.init.zeros_(module.to_logits.weight)
 
     def encode(
         self, backbone: Tensor, backbone_mask: Tensor, structure_index: Tensor, chain_index: Tensor, position: Tensor
