@@ -9,6 +9,7 @@ import torch
 
 from protein_model.data.batching import BatchingError
 from protein_model.model.modeling import ProteinModel
+from protein_model.training.arguments import SettingsError
 from protein_model.training.checkpoints import CheckpointError, locate
 
 from .comparison import assert_same, state_of
@@ -235,3 +236,81 @@ def test_losses_fall(start):
     losses = trainer.history.column("train_loss")
     assert losses[-1] < losses[0] - 0.05
     assert losses[0] == pytest.approx(math.log(20), abs=0.6)
+
+
+@pytest.mark.parametrize("how", ["stretch", "hold", "rewarm"])
+def test_more_epochs_change_the_schedule_as_asked_and_say_so(start, capsys, how):
+    first = start(epochs=2)
+    first.fit()
+    last = first.schedule.rate(first.progress.step - 1)
+    capsys.readouterr()
+    second = start(resume_from="latest", epochs=5, extend_schedule=how)
+    said = capsys.readouterr().out
+    assert "Changed on resume: schedule: " in said and f"learning rate {last:.3e} -> " in said
+    rates = rates_of(second)
+    second.fit()
+    per_epoch = first.progress.steps_per_epoch
+    if how == "stretch":
+        whole = start(save_dir="whole", epochs=5)
+        assert rates == [whole.schedule.rate(step) for step in range(2 * per_epoch, 5 * per_epoch)]
+    elif how == "hold":
+        assert set(rates) == {last}
+    else:
+        peak = rates.index(max(rates))
+        assert 0 < peak <= per_epoch and max(rates) == pytest.approx(first.settings.learning_rate)
+    # The next launch of the same command goes on with the same schedule.
+    again = start(
+        resume_from=str(second.save_dir / "checkpoint_epoch_3"), epochs=5, extend_schedule=how, save_dir="again"
+    )
+    assert again.schedule == second.schedule
+
+
+def test_resets_for_fine_tuning(start, capsys):
+    first = start(epochs=2)
+    first.fit()
+    capsys.readouterr()
+    tuned = start(
+        resume_from=str(first.save_dir / "best_model"),
+        save_dir="tuned",
+        epochs=4,
+        learning_rate=1e-4,
+        reset_optimizer=True,
+        reset_schedule=True,
+    )
+    assert "The optimizer state is new (--reset_optimizer)." in capsys.readouterr().out
+    assert not tuned.optimizer.optimizer.state_dict()["state"]
+    rates = rates_of(tuned)
+    tuned.fit()
+    assert rates[0] == pytest.approx(1e-4 / (tuned.schedule.warmup_steps + 1))
+    assert max(rates) == pytest.approx(1e-4) and rates[-1] < max(rates)
+    assert [entry["epoch"] for entry in tuned.history.epochs] == [1, 2, 3, 4]
+
+
+def test_resets_need_something_to_resume(start):
+    with pytest.raises(SettingsError, match="--reset_schedule goes with --resume_from"):
+        start(reset_schedule=True)
+
+
+def test_other_validation_structures_look_for_the_best_anew(start, capsys):
+    first = start(epochs=1)
+    first.fit()
+    capsys.readouterr()
+    second = start(resume_from="latest", epochs=2, validation_fraction=0.4)
+    said = capsys.readouterr().out
+    assert "WARNING: changed on resume: validation_structures: 2 in the checkpoint, " in said
+    assert "WARNING: changed on resume: validation_set: " in said
+    assert second.best.loss == math.inf
+    second.fit()
+    assert second.best.epoch == 2
+
+
+def test_a_dry_run_tells_and_changes_nothing(start, capsys):
+    first = start(epochs=2)
+    first.fit()
+    before = {path: path.stat().st_mtime_ns for path in first.save_dir.rglob("*")}
+    capsys.readouterr()
+    start(resume_from="checkpoint_epoch_1", epochs=3, learning_rate=1e-4, dry_run=True)
+    said = capsys.readouterr().out
+    assert "checkpoint_epoch_1: continues with epoch 2 of 3" in said
+    assert "Changed on resume: learning_rate: 0.001 in the checkpoint, 0.0001 now" in said
+    assert {path: path.stat().st_mtime_ns for path in first.save_dir.rglob("*")} == before
