@@ -25,11 +25,11 @@ def main() -> int:
     with everything saved, to be started again
     """
     given = parse_options()
-    stop = StopRequest()
-    stop.install()
     follow_launcher()
+    stop = StopRequest()
     try:
-        trainer = Trainer(given, stop)
+        # Until then a signal ends a process at once: one that waits for the others could not act on it.
+        trainer = Trainer(given, stop, joined=stop.install)
         if trainer.settings.dry_run:
             return 0
         result = trainer.fit()

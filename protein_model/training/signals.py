@@ -106,6 +106,9 @@ def follow_launcher() -> None:
     if sys.platform != "linux":
         return
     parent = os.getppid()
+    if parent == 1 and "TORCHELASTIC_RUN_ID" in os.environ and not _is_launcher(parent):
+        # torchrun died while this process was still importing; the other ones would be waited for in vain.
+        os.kill(os.getpid(), signal.SIGTERM)
     if _is_launcher(parent):
         ctypes.CDLL(None).prctl(_LINUX_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:  # it died before it could be watched

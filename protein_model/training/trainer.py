@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ class Trainer:
     ----------
     given : options of this launch
     stop : signals received; by default no signal is listened to
+    joined : called once the processes of the launch have found each other
 
     Raises
     ------
@@ -108,11 +110,12 @@ class Trainer:
     RunStopped : a signal came before training began
     """
 
-    def __init__(self, given: GivenOptions, stop: StopRequest | None = None):
+    def __init__(self, given: GivenOptions, stop: StopRequest | None = None, joined: Callable[[], None] = lambda: None):
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
         self._launched = time.monotonic()
         self.stop = stop if stop is not None else StopRequest()  # one without a signal is false
         self.accelerator = _accelerator(given)
+        joined()
         self.console = Console(self.accelerator.is_main_process)
         self.whereabouts = Whereabouts(
             self.accelerator.process_index, self.accelerator.num_processes, self.console.tell, _timeout_seconds(given)

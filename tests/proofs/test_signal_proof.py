@@ -62,10 +62,12 @@ class Tally:
     def add(self, stop: Stop) -> None:
         self.stops.append(stop)
         self.failures += stop.complaints
-        if stop.before_listening:
-            return
-        # The other launchers have exit statuses of their own.
-        expected = {EXIT_STOPPED} if self.launcher in ("fork server", "python") else set(stop.statuses) - {0}
+        if self.launcher not in ("fork server", "python"):
+            expected = set(stop.statuses) - {0}  # other launchers have exit statuses of their own
+        elif stop.done == 0 and stop.before_listening:
+            expected = set(stop.statuses)  # nothing to lose, and perhaps other processes to wait for
+        else:
+            expected = {EXIT_STOPPED}
         if set(stop.statuses) != expected:
             self.failures.append(f"exit statuses {stop.statuses} after {stop.number.name} to {stop.target}: {stop}")
 
@@ -80,13 +82,12 @@ class Tally:
         saved = f"{statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s" if seconds else "-"
         phases = ", ".join(f"{count} {phase}" for phase, count in sorted(Counter(s.phase for s in self.stops).items()))
         signals = ", ".join(f"{n} {name}" for name, n in sorted(Counter(s.number.name for s in self.stops).items()))
-        statuses = sorted(Counter(status for stop in self.stops for status in stop.statuses).items())
+        statuses = sorted(Counter(status for stop in self.stops for status in set(stop.statuses)).items())
         return (
             f"signal proof, {self.launcher}: {len(self.stops)} stops ({phases}; {signals}) in {self.runs} runs; steps "
             f"lost {sum(stop.done - stop.committed for stop in self.stops)}, begun after the signal at most "
             f"{max((stop.steps_after for stop in self.stops), default=0)}; from signal to committed checkpoint, median "
-            f"{saved}; exit statuses {', '.join(f'{status} ({count} times)' for status, count in statuses)}, "
-            f"{sum(stop.before_listening for stop in self.stops)} before the program listened; failures "
+            f"{saved}; exit statuses {', '.join(f'{status} ({count} times)' for status, count in statuses)}; failures "
             f"{len(self.failures)}"
         )
 
