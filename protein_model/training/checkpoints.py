@@ -59,6 +59,7 @@ class Manifest:
 
     Attributes
     ----------
+    name : it was committed under
     step : optimizer steps done
     epoch : epochs done
     registered : names of the registered objects, in order
@@ -66,6 +67,7 @@ class Manifest:
     files : relative path -> (bytes, SHA-256)
     """
 
+    name: str
     step: int
     epoch: int
     registered: list[str]
@@ -125,7 +127,7 @@ def read_manifest(folder: Path) -> Manifest:
     if body["format"] != FORMAT:
         raise CheckpointError(f"{path}: format {body['format']}, but this version of the package reads format {FORMAT}")
     files = {name: (int(size), str(digest)) for name, (size, digest) in body["files"].items()}
-    return Manifest(body["step"], body["epoch"], body["registered"], body["versions"], files)
+    return Manifest(body["name"], body["step"], body["epoch"], body["registered"], body["versions"], files)
 
 
 def verify(folder: Path) -> Manifest:
@@ -244,6 +246,7 @@ class CheckpointStore:
             files[relative] = [path.stat().st_size, file_digest(path)]
         body = {
             "format": FORMAT,
+            "name": name,
             "step": step,
             "epoch": epoch,
             "registered": registered,
@@ -357,6 +360,8 @@ class CheckpointStore:
             try:
                 manifest = verify(path)
                 refuse_code(path)
+                if manifest.name != path.name:  # renamed, so that its name says nothing of its place in the run
+                    raise DamagedCheckpoint(f"{path / MANIFEST}: is that of {manifest.name}")
                 return path, manifest
             except CheckpointError as error:
                 problems.append(str(error))
@@ -454,11 +459,12 @@ def _steps_between(wanted: Path, manifest: Manifest) -> int | None:
 
 
 def _steps_told(path: Path) -> int | None:
-    """Steps done by a checkpoint as its manifest has it, None where that cannot be read."""
+    """Steps done by a checkpoint as its manifest has it, None where that cannot be read or is another checkpoint's."""
     try:
-        return read_manifest(path).step
+        manifest = read_manifest(path)
     except CheckpointError:
         return None
+    return manifest.step if manifest.name == path.name else None
 
 
 def _step_of(path: Path) -> int:

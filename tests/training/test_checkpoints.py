@@ -240,3 +240,22 @@ def test_a_file_that_somebody_adds_is_refused(store):
     torch.save({}, folder / "state" / "random_states_0.pkl")
     with pytest.raises(DamagedCheckpoint, match=r"random_states_0\.pkl: is not part of this checkpoint"):
         verify(folder)
+
+
+def test_a_manifest_of_another_checkpoint_does_not_hide_the_damage(store):
+    commit(store, "checkpoint_epoch_1", 10, 1)
+    second = commit(store, "checkpoint_epoch_2", 20, 2)
+    third = commit(store, "checkpoint_epoch_3", 30, 3)
+    first = store.folder / "checkpoint_epoch_1"
+    shutil.copy(first / "manifest.json", third / "manifest.json")
+    point = locate("latest", store.folder)
+    assert point.folder == second
+    assert [str(third) in problem for problem in point.problems] == [True]
+
+
+def test_a_renamed_checkpoint_can_be_asked_for_but_is_not_taken_for_the_latest(store, tmp_path):
+    older = commit(store, "checkpoint_epoch_1", 10, 1)
+    newest = commit(store, "checkpoint_epoch_2", 20, 2)
+    shutil.copytree(older, store.folder / "checkpoint_epoch_9")
+    assert locate("latest", store.folder).folder == newest
+    assert locate("checkpoint_epoch_9", store.folder).manifest.step == 10
