@@ -22,11 +22,11 @@ def tiny_model(**options) -> ProteinModel:
     options = {"use_discrete_diffusion": True, "num_diffusion_steps": 10, **options}
     if options.get("diffusion_kernel") == "substitution":
         options["substitution_matrix"] = blosum62_transition_matrix()
-    torch.manual_seed(1)
     config = ProteinModelConfig(
         hidden_dim=16, num_encoder_layers=1, num_decoder_layers=2, num_neighbors=8, dropout=0.0, **options
     )
     model = ProteinModel(config)
+    torch.manual_seed(1)  # here, so that the weights do not depend on how a new model is initialised
     for parameter in model.parameters():
         if parameter.ndim >= 2:
             torch.nn.init.normal_(parameter, std=0.4)

@@ -69,7 +69,7 @@ def test_order_agnostic_is_the_mean_over_all_orders():
             exact += nats / len(orders)
             by_residue[row] += nats / len(orders)
             tokens[row] = structure.residue_type[row]
-    result = score(model, structure, likelihood="order_agnostic", num_draws=4000)
+    result = score(model, structure, likelihood="order_agnostic", num_draws=12000)
     assert 0 < result.standard_error[0] < 0.05
     assert abs(result.total[0] - exact) < 4 * result.standard_error[0]
     np.testing.assert_allclose(result.log_probability[0], by_residue, atol=0.1)
