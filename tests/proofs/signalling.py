@@ -17,6 +17,7 @@ from .runs import TinyRun, traced_steps
 SIGNALS = (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGTERM is what matters most
 PHASES = ("caching", "starting", "training", "validation", "saving")
 PATIENCE = 180.0  # the longest wait for a phase on a busy machine
+CUT_OFF_SECONDS = 20.0  # in which a process that was not listening yet dies of a signal, on a busy machine
 CACHING_SECONDS, STARTING_SECONDS, STEP_SECONDS, VALIDATION_SECONDS, SAVE_SECONDS = 0.8, 0.3, 0.2, 0.2, 0.06
 
 
@@ -77,7 +78,7 @@ def stop_by_signal(
         return None
     number = randomness.choice(SIGNALS)
     target, sent = _send(launch, number, randomness)
-    if isinstance(launch, ForkedLaunch) and launch.wait_until(lambda: _cut_off(launch, number), 0.5):
+    if isinstance(launch, ForkedLaunch) and launch.wait_until(lambda: _cut_off(launch, number), CUT_OFF_SECONDS):
         launch.kill()  # one process was not listening yet, and the others would wait for it at the door
     statuses = launch.wait(PATIENCE)
     ended = time.time()
