@@ -7,6 +7,7 @@ accelerate launch --config_file accelerate_configs/multi_gpu_8.yaml train_accele
 accelerate launch ... train_accelerate.py --resume_from latest         go on after an interruption
 """
 
+import signal
 import sys
 
 from protein_model.errors import UserError
@@ -27,6 +28,7 @@ def main() -> int:
     given = parse_options()
     follow_launcher()
     stop = StopRequest()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would end in a traceback
     try:
         # Until then a signal ends a process at once: one that waits for the others could not act on it.
         trainer = Trainer(given, stop, joined=stop.install)
