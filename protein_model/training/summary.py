@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from .progress import BestValidation, LossHistory
@@ -43,9 +44,10 @@ def run_summary(
             f"{duration(save_stall_seconds)} waiting for checkpoints",
             f"speed           {residues / max(seconds, 1e-9):,.0f} residues/s on average",
         ]
-    if best.epoch:
+    if math.isfinite(best.loss):
+        epoch = f"epoch {best.epoch:,}" if best.epoch else "of an epoch that its file does not tell"
         where = str(best_model) if best_model is not None else f"from before the resume, not in {save_dir}"
-        lines.append(f"best            validation loss {best.loss:.4f} nats/residue, epoch {best.epoch:,}: {where}")
+        lines.append(f"best            validation loss {best.loss:.4f} nats/residue, {epoch}: {where}")
     if newest_checkpoint is not None:
         lines.append(f"to go on        --resume_from {newest_checkpoint} with a higher --epochs")
     present = [f"{save_dir / name} ({text})" for name, text in FILES.items() if (save_dir / name).exists()]

@@ -64,8 +64,8 @@ class Tally:
         self.failures += stop.complaints
         if self.launcher not in ("fork server", "python"):
             expected = set(stop.statuses) - {0}  # other launchers have exit statuses of their own
-        elif stop.done == 0 and stop.before_listening:
-            expected = set(stop.statuses)  # nothing to lose, and perhaps other processes to wait for
+        elif stop.before_listening and not stop.steps_after:
+            expected = set(stop.statuses)  # nothing done since the launch, and perhaps other processes to wait for
         else:
             expected = {EXIT_STOPPED}
         if set(stop.statuses) != expected:
