@@ -29,7 +29,6 @@ from .sampling import Sampler, SamplingError, SamplingSettings, Steps, max_resid
 
 RUN_FILE, TABLE_CSV, TABLE_JSON = "run.json", "designs.csv", "designs.json"
 STRUCTURES_FOLDER, PICTURES_FOLDER = "structures", "pictures"
-STRUCTURE_FORMATS = ("pdb", "cif")
 _COLUMNS = ("input", "fasta", *[entry.name for entry in fields(DesignRecord)], "error")
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from ..data.storage import sync_folder
 from ..errors import UserError
 
 MANIFEST = "manifest.json"
@@ -82,15 +83,6 @@ def file_digest(path: Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def flush_folder(folder: Path) -> None:
-    """Ask the operating system to write a folder's list of names to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def flush_file(path: Path) -> None:
@@ -257,8 +249,8 @@ class CheckpointStore:
         manifest = temporary / MANIFEST
         manifest.write_text(json.dumps(document, indent=1), encoding="utf-8")
         flush_file(manifest)
-        flush_folder(temporary / STATE_FOLDER)
-        flush_folder(temporary)
+        sync_folder(temporary / STATE_FOLDER)
+        sync_folder(temporary)
         final, replaced = self.folder / name, self.folder / f"{_REPLACED}{name}"
         if final.exists():
             # Two renames: a crash between them leaves the old one under its other name, and `recover` puts it back.
@@ -266,7 +258,7 @@ class CheckpointStore:
                 shutil.rmtree(replaced)
             os.rename(final, replaced)
         os.rename(temporary, final)
-        flush_folder(self.folder)
+        sync_folder(self.folder)
         if replaced.exists():
             shutil.rmtree(replaced)
         return final

@@ -154,7 +154,6 @@ class CheckpointWriter:
         self._crash: BaseException | None = None
         self.last_failure: str | None = None
         self.stall_seconds = 0.0
-        self.saves = 0
 
     def save(
         self,
@@ -186,7 +185,6 @@ class CheckpointWriter:
                 afterwards()
 
         self.in_background(write)
-        self.saves += 1
         self.stall_seconds += time.perf_counter() - started
 
     def in_background(self, work: Callable[[], None]) -> None:

@@ -31,7 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoints import CheckpointError, DamagedCheckpoint, flush_file, flush_folder
+from ..data.storage import sync_folder
+from .checkpoints import CheckpointError, DamagedCheckpoint, flush_file
 from .numpy_numbers import READ_AS_PLAIN
 from .schedule import Schedule
 
@@ -116,7 +117,7 @@ def write_single_file(path: Path, document: dict[str, Any]) -> None:
             torch.save(document, temporary)
             flush_file(temporary)
             os.replace(temporary, path)
-            flush_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
