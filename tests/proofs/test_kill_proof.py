@@ -23,7 +23,6 @@ from tests.proofs.killing import KilledRun, killed_run
 from tests.proofs.references import Reference, References
 from tests.proofs.runs import SETTINGS, SHARDS, TinyRun, difference, outcome, traced_steps
 
-ROUNDING = 1e-4  # relative; gradients are summed in another order on another number of processes
 KILLS_PER_RUN = 8
 SHARE_IN_SAVES = 0.6
 
@@ -52,8 +51,8 @@ class Tally:
         problems += [f"{name}: only one of the runs has it" for name in apart.missing[:5]]
         if bitwise:
             problems += [f"{name}: differs" for name in apart.places[:5]]
-        elif apart.largest > ROUNDING:
-            problems.append(f"differs by {apart.largest:.1e}: {', '.join(apart.places[:5])}")
+        else:
+            problems += apart.beyond_rounding()
         for number, trace in enumerate(report.traces):
             for deviation in reference.course.deviations(traced_steps(trace), bitwise)[:3]:
                 problems.append(f"launch {number + 1}: {deviation}")
