@@ -6,9 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .constraint_options import OptionError, add_selection_options
+
+if TYPE_CHECKING:
+    from ..inference.score_files import ScoreSettings
 
 LIKELIHOODS = ("order_agnostic", "one_shot", "conditional")
 FORMATS = ("npy", "csv")
@@ -23,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.design import load_model
     from ..inference.folders import output_names
     from ..inference.given_sequences import records_for
-    from ..inference.score_files import TABLE_CSV, ScoreSettings, score_file, write_summary
+    from ..inference.processes import Processes
+    from ..inference.score_files import TABLE_CSV, ScoreSettings, score_file
     from ..structures import find_structure_files, structure_name
 
     if (options.out_dir / TABLE_CSV).exists():
@@ -43,30 +47,44 @@ def main(arguments: Sequence[str]) -> int:
     given, problems = None, list[str]()
     if options.sequences is not None:
         given, problems = records_for(options.sequences, names)
-    model = load_model(options.model)
+    processes = Processes()  # all of them have looked at --out_dir by the time that they have met here
+    model = load_model(options.model, processes.device)
+    processes.wait()
     options.out_dir.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    progress = Progress(True, "scoring")
-    progress.start(len(files), "structure")
-    for file, name, stem in zip(files, names, output_names(files), strict=True):
+    own = processes.share(list(enumerate(zip(files, names, output_names(files), strict=True))))
+    results: list[tuple[int, list[dict[str, Any]], list[str]]] = []
+    progress = Progress(processes.first, "scoring")
+    progress.start(len(own), "structure")
+    for number, (file, name, stem) in own:
         try:
             records = None if given is None else given[name]
-            found, unfit = score_file(model, file, stem, records, settings, options.out_dir)
-            rows += found
-            problems += unfit
+            results.append((number, *score_file(model, file, stem, records, settings, options.out_dir)))
         except (UserError, OSError) as error:
-            rows.append({"input": str(file), "name": name, "error": str(error)})
-            problems.append(str(error))
+            results.append((number, [{"input": str(file), "name": name, "error": str(error)}], [str(error)]))
         progress.advance()
     progress.close()
-    write_summary(options.out_dir, rows, settings, options.model.resolve().name, problems)
+    results = sorted(processes.gather(results), key=lambda result: result[0])
+    rows = [row for _, found, _ in results for row in found]
+    problems += [text for *_, unfit in results for text in unfit]
+    if processes.first:
+        _tell(rows, problems, options.out_dir, settings, options.model.resolve().name)
+    processes.close()
+    return 1 if problems else 0
+
+
+def _tell(
+    rows: list[dict[str, Any]], problems: list[str], out_dir: Path, settings: ScoreSettings, model_name: str
+) -> None:
+    """Write the table over all structures, and say what is in it."""
+    from ..inference.score_files import TABLE_CSV, write_summary
+
+    write_summary(out_dir, rows, settings, model_name, problems)
     for problem in problems:
         print(f"WARNING: {problem}", file=sys.stderr)
     scored = [row for row in rows if "error" not in row]
     for row in scored:
         print(_line(row))
-    print(f"{options.out_dir / TABLE_CSV}: {len(scored):,} sequences scored, {len(problems):,} problems")
-    return 1 if problems else 0
+    print(f"{out_dir / TABLE_CSV}: {len(scored):,} sequences scored, {len(problems):,} problems")
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..model.decoding import SequenceDecoder
+from ..model.incremental import sampling_decoder
 from ..model.modeling import ProteinModel
 from ..randomness import numpy_generator
 from ..structures import UNKNOWN_RESIDUE, Structure
@@ -150,7 +150,7 @@ class Sampler:
         self._model = model
         self._choices = ChoiceBatch(self.plans, self.device)
         encoded = encode_separately(model, structures, [plan.visible for plan in self.plans])
-        self._decoder = SequenceDecoder(model.decoder, encoded)
+        self._decoder = sampling_decoder(model.decoder, encoded)
 
     @torch.inference_mode()
     def sample(self, num_sequences: int, settings: SamplingSettings) -> list[Designs]:
@@ -172,6 +172,7 @@ class Sampler:
         return [_joined(each) for each in zip(*parts, strict=True)]
 
     def _sample(self, samples: range, settings: SamplingSettings) -> list[Designs]:
+        self._decoder.begin()
         shows_fixed = self._model.config.use_discrete_diffusion  # others have never been shown a residue
         sequences = empty_sequences(self._choices, len(samples), shows_fixed)
         num_steps = None if settings.num_steps == ONE_BY_ONE else int(settings.num_steps)

@@ -17,7 +17,8 @@ class ProteinModelConfig(PreTrainedConfig):
     ----------
     hidden_dim : width of residue and edge embeddings
     num_encoder_layers : message-passing layers on the backbone graph, with edge updates
-    num_decoder_layers : message-passing layers of the sequence denoiser
+    num_decoder_layers : message-passing layers of the sequence denoiser, which runs at each step of sampling; with one,
+        and the absorbing kernel, most of it can be remembered from step to step
     num_neighbors : residues nearest by CA distance that send messages to a residue, itself included
     dropout : dropout rate of every layer, 0 to 1
     num_radial_bases : Gaussian bases per inter-atomic distance, from 2 to 22 angstrom
@@ -37,8 +38,8 @@ class ProteinModelConfig(PreTrainedConfig):
     def __init__(
         self,
         hidden_dim: int = 128,
-        num_encoder_layers: int = 3,
-        num_decoder_layers: int = 3,
+        num_encoder_layers: int = 5,
+        num_decoder_layers: int = 1,
         num_neighbors: int = 48,
         dropout: float = 0.1,
         num_radial_bases: int = 16,

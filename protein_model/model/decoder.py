@@ -25,22 +25,32 @@ class NoiseLevelEmbedding(nn.Module):
         self.first = nn.Linear(2 * num_frequencies, hidden_dim)
         self.second = nn.Linear(hidden_dim, hidden_dim)
 
-    def forward(self, noise_level: Tensor) -> Tensor:
-        """noise_level (..., B) -> (..., B, H)"""
+    def waves(self, noise_level: Tensor) -> Tensor:
+        """noise_level (..., B) -> (..., B, 2 * num_frequencies)"""
         frequencies = math.pi * torch.arange(1, self.num_frequencies + 1, device=noise_level.device)
         angles = noise_level[..., None].float() * frequencies
-        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        return self.second(functional.gelu(self.first(waves.to(self.first.weight.dtype))))
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.first.weight.dtype)
+
+    def forward(self, noise_level: Tensor) -> Tensor:
+        """noise_level (..., B) -> (..., B, H)"""
+        return self.second(functional.gelu(self.first(self.waves(noise_level))))
 
 
 class SequenceDenoiser(nn.Module):
-    """Message passing on the encoder's graph over encoder output, residue tokens and noise level."""
+    """Message passing on the encoder's graph over encoder output, residue tokens and, where it matters, noise level.
+
+    With the absorbing kernel the noise level is not an input: what is corrupted can be seen, and the best prediction
+    depends on nothing else (Ou et al. 2024, "Your absorbing discrete diffusion secretly models the conditional
+    distributions of clean data"). So a prediction changes only where a token near it has changed, which `decoding`
+    makes use of.
+    """
 
     def __init__(self, config: ProteinModelConfig):
         super().__init__()
         hidden = config.hidden_dim
         self.embed_tokens = nn.Embedding(NUM_TOKENS, hidden)
-        self.embed_noise = NoiseLevelEmbedding(hidden)
+        noise_matters = config.use_discrete_diffusion and config.diffusion_kernel != "absorbing"
+        self.embed_noise = NoiseLevelEmbedding(hidden) if noise_matters else None
         self.layers = nn.ModuleList(
             ResidueUpdate(hidden, config.num_neighbors, config.dropout) for _ in range(config.num_decoder_layers)
         )
@@ -54,14 +64,15 @@ class SequenceDenoiser(nn.Module):
         ----------
         encoded : N residues of B structures
         tokens : (..., N) int64, 0 to 20; leading dimensions are samples over the same backbones
-        noise_level : (..., B), 0 to 1
+        noise_level : (..., B), 0 to 1; not used with the absorbing kernel
 
         Returns
         -------
         (..., N, 20) logits
         """
-        noise = self.embed_noise(noise_level)[..., encoded.structure_index, :]
-        residues = encoded.residues + self.embed_tokens(tokens) + noise
+        residues = encoded.residues + self.embed_tokens(tokens)
+        if self.embed_noise is not None:
+            residues = residues + self.embed_noise(noise_level)[..., encoded.structure_index, :]
         for layer in self.layers:
             residues = layer(residues, encoded.edges, encoded.neighbours, encoded.present)
         return self.to_logits(self.norm(residues))

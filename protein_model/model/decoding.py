@@ -3,24 +3,37 @@
 It computes what `SequenceDenoiser.forward` computes, to rounding. Sampling and scoring call the denoiser many times;
 three things make that cheap. The part of a message that depends on edges alone is computed once. Where logits of a few
 residues are wanted, the layers below are computed only at their neighbours, and the neighbours of these. Rows are
-worked on in blocks that stay in the processor's cache.
+worked on in blocks that stay in the processor's cache. What more can be kept from one call to the next is in
+`incremental`.
 
-Blocks all have the same size, the last one filled up, so that every matrix product has the same shape and the result
-for a residue depends neither on its place nor on what else is computed with it.
+The result for a residue depends neither on its place nor on what else is computed with it: all matrix products are
+batches of products of one shape, of the edges of one residue or of `ROWS` residues. On a GPU, where the kernel depends
+on the size of the batch as well, all batches have the same size, the last one filled up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from .decoder import SequenceDenoiser
 from .encoder import EncodedBackbone
 from .layers import ResidueUpdate
 
-CPU_BLOCK = 48  # rows per thread; with 48 neighbours and 128 features a block is 1.2 MB, and the second cache holds it
+ROWS = 16  # rows of a product that are not the edges of one residue
+CPU_BLOCK = 48  # residues per thread; with 48 neighbours and 128 features a block is 1.2 MB: the second cache holds it
 GPU_BLOCK = 2048  # enough to fill a GPU
+
+
+def product(rows: Tensor, linear: nn.Linear) -> Tensor:
+    """(b, r, H) -> (b, r, H'): `linear` as a batch of `b` products of one shape, so that `b` has no influence."""
+    weight = linear.weight.T.expand(len(rows), -1, -1)
+    if linear.bias is None:
+        return torch.bmm(rows, weight)
+    return torch.baddbmm(linear.bias.expand(len(rows), 1, -1), rows, weight)
 
 
 class SequenceDecoder:
@@ -38,12 +51,16 @@ class SequenceDecoder:
         self._denoiser = denoiser
         self._encoded = encoded
         self._layers: list[ResidueUpdate] = list(denoiser.layers)  # type: ignore[arg-type]
-        device = encoded.edges.device
-        self._block = GPU_BLOCK if device.type == "cuda" else CPU_BLOCK * torch.get_num_threads()
+        on_gpu = encoded.edges.device.type == "cuda"
+        self._block = GPU_BLOCK if on_gpu else CPU_BLOCK * torch.get_num_threads()
+        self._filled_to = GPU_BLOCK if on_gpu else 1
         self._hidden = encoded.residues.shape[-1]
         # Sums over neighbours are divided by the number that the model was made for, as in `ResidueUpdate`.
-        self._weights = encoded.present.to(encoded.edges.dtype)[:, None] / self._layers[0].num_neighbors
+        self._weights = encoded.present.to(encoded.edges.dtype) / self._layers[0].num_neighbors
         self._edges = [self._projected_edges(layer) for layer in self._layers]
+
+    def begin(self) -> None:
+        """Say that other sequences follow. Nothing is kept here; see `incremental`."""
 
     def logits(self, tokens: Tensor, noise_level: Tensor, pairs: Tensor | None = None) -> Tensor:
         """Logits of the clean types.
@@ -67,69 +84,106 @@ class SequenceDecoder:
         for _ in self._layers:
             needed.insert(0, self._with_neighbours(needed[0], sequences, total))
         tokens = tokens.flatten()
-        noise = self._embedded(noise_level.flatten())
         # Rows that are not computed stay zero; nothing reads them but messages of weight zero.
-        state = noise.new_zeros(total, self._hidden)
-        for rows in self._blocks(needed[0]):
-            residue, sequence = rows // sequences, rows % sequences
-            state[rows] = (
-                self._encoded.residues[residue]
-                + self._denoiser.embed_tokens(tokens[rows])
-                + noise[self._encoded.structure_index[residue] * sequences + sequence]
-            )
+        state = self._encoded.residues.new_zeros(total, self._hidden)
+        state[needed[0]] = self._embedded(tokens, needed[0], sequences)
+        if self._denoiser.embed_noise is not None:
+            noise = self._embedded_noise(noise_level.flatten())
+            residue, sequence = needed[0] // sequences, needed[0] % sequences
+            state[needed[0]] += noise[self._encoded.structure_index[residue] * sequences + sequence]
         for layer, edges, sources, targets in zip(self._layers, self._edges, needed, needed[1:], strict=False):
-            state = self._apply(layer, edges, state, sources, targets, sequences)
-        logits = noise.new_empty(total, self._denoiser.to_logits.out_features)
-        for rows in self._blocks(pairs):
-            logits[rows] = self._denoiser.to_logits(self._denoiser.norm(state[rows]))
-        return logits[pairs].float()
+            as_neighbour, updated = torch.zeros_like(state), torch.zeros_like(state)
+            as_neighbour[sources] = self._as_neighbours(layer, state[sources])
+            sums = self._message_sums(
+                layer, edges, as_neighbour, self._as_receivers(layer, state[targets]), targets, sequences
+            )
+            updated[targets] = self._updated(layer, state[targets], sums)
+            state = updated
+        return self._to_logits(state[pairs])
 
-    def _embedded(self, noise_level: Tensor) -> Tensor:
+    # ------------------------------------------------------------------ parts of a layer, row by row
+
+    def _embedded(self, tokens: Tensor, pairs: Tensor, sequences: int) -> Tensor:
+        """(P, H) of residues and the tokens on them."""
+        return self._encoded.residues[pairs // sequences] + self._denoiser.embed_tokens(tokens[pairs])
+
+    def _embedded_noise(self, noise_level: Tensor) -> Tensor:
         """(B * S,) -> (B * S, H)"""
-        embedded = noise_level.new_empty(len(noise_level), self._hidden, dtype=self._encoded.residues.dtype)
-        for rows in self._blocks(torch.arange(len(noise_level), device=noise_level.device)):
-            embedded[rows] = self._denoiser.embed_noise(noise_level[rows])
-        return embedded
+        embed = self._denoiser.embed_noise
+        assert embed is not None
+        waves = embed.waves(noise_level)
+        return self._by_rows(waves, lambda rows: product(functional.gelu(product(rows, embed.first)), embed.second))
 
-    def _apply(
-        self, layer: ResidueUpdate, edges: Tensor, state: Tensor, sources: Tensor, targets: Tensor, sequences: int
+    def _as_neighbours(self, layer: ResidueUpdate, states: Tensor) -> Tensor:
+        """Share of residues in the first layer of the messages that they send."""
+        return self._by_rows(states, lambda rows: product(layer.message_norm(rows), layer.message.from_neighbour))
+
+    def _as_receivers(self, layer: ResidueUpdate, states: Tensor) -> Tensor:
+        """Share of residues in the first layer of the messages that they get."""
+        return self._by_rows(states, lambda rows: product(layer.message_norm(rows), layer.message.from_residue))
+
+    def _updated(self, layer: ResidueUpdate, states: Tensor, sums: Tensor) -> Tensor:
+        """States (P, H) of residues after a layer, from those before and the sums of their messages."""
+
+        def update(rows: Tensor) -> Tensor:
+            before, gathered = rows.chunk(2, dim=-1)
+            after = before + product(gathered.contiguous(), layer.message_out)
+            norm, widen, activate, narrow = layer.feed_forward
+            return after + product(activate(product(norm(after), widen)), narrow)  # type: ignore[arg-type]
+
+        return self._by_rows(torch.cat([states, sums], dim=-1), update)
+
+    def _to_logits(self, states: Tensor) -> Tensor:
+        """(P, H) -> (P, 20) float32"""
+        denoiser = self._denoiser
+        return self._by_rows(states, lambda rows: product(denoiser.norm(rows), denoiser.to_logits)).float()
+
+    def _message_sums(
+        self,
+        layer: ResidueUpdate,
+        edges: Tensor,
+        as_neighbour: Tensor,
+        as_receiver: Tensor,
+        targets: Tensor,
+        sequences: int,
     ) -> Tensor:
-        """One `ResidueUpdate` at the rows `targets`, given the state at the rows `sources`."""
-        message = layer.message
-        as_neighbour, as_residue = torch.zeros_like(state), torch.zeros_like(state)
-        for rows in self._blocks(sources):
-            normed = layer.message_norm(state[rows])
-            as_neighbour[rows] = message.from_neighbour(normed)
-            as_residue[rows] = message.from_residue(normed)
-        updated = torch.zeros_like(state)
-        count, width = self._block, edges.shape[1]
-        first = edges.new_empty(count, width, self._hidden)
-        gathered, second = first.new_empty(count * width, self._hidden), first.new_empty(count * width, self._hidden)
-        transposed, bias = message.second.weight.T, message.second.bias
-        filled = self._filled_up(targets)
-        residues, neighbours = filled // sequences, self._neighbour_pairs(filled, sequences)
-        for rows, residue, neighbour in zip(
-            filled.split(count), residues.split(count), neighbours.split(count), strict=True
-        ):
-            torch.index_select(edges, 0, residue, out=first)
-            torch.index_select(as_neighbour, 0, neighbour.flatten(), out=gathered)
-            first.add_(gathered.view_as(first)).add_(as_residue[rows][:, None])
-            torch.addmm(bias, functional.gelu(first).view_as(second), transposed, out=second)
-            messages = torch.bmm(self._weights[residue], functional.gelu(second).view_as(first))[:, 0]
-            after = state[rows] + layer.message_out(messages)
-            updated[rows] = after + layer.feed_forward(after)
-        return updated
+        """(P, H), weighted sums of the messages to the pairs `targets`.
+
+        Parameters
+        ----------
+        as_neighbour : (N * S, H) of all pairs
+        as_receiver : (P, H) of the targets
+        """
+        sums = torch.empty_like(as_receiver)
+        for start in range(0, len(targets), self._block):
+            rows = targets[start : start + self._block]
+            count = len(rows)
+            rows, own = self._filled(rows), self._filled(as_receiver[start : start + self._block])
+            first = edges[rows // sequences]
+            first += as_neighbour[self._neighbour_pairs(rows, sequences)]
+            first += own[:, None]
+            messages = self._messages(layer, first)
+            sums[start : start + count] = torch.bmm(self._weights[rows // sequences, None], messages)[:count, 0]
+        return sums
+
+    @staticmethod
+    def _messages(layer: ResidueUpdate, first: Tensor) -> Tensor:
+        """(b, r, H) sums of the shares of residue, neighbour and edge -> (b, r, H) messages."""
+        return functional.gelu(product(functional.gelu(first), layer.message_second))
 
     def _projected_edges(self, layer: ResidueUpdate) -> Tensor:
         """(N, K, H), the share of the edges in the first layer of each message."""
         edges = self._encoded.edges
         projected = torch.empty_like(edges)
-        every = torch.arange(len(edges), device=edges.device)
-        for rows in self._blocks(every):
-            projected[rows] = layer.message.from_edge(edges[rows])
+        for start in range(0, len(edges), self._block):
+            rows = edges[start : start + self._block]
+            projected[start : start + len(rows)] = product(self._filled(rows), layer.message.from_edge)[: len(rows)]
         return projected
 
+    # ------------------------------------------------------------------ rows and blocks
+
     def _neighbour_pairs(self, pairs: Tensor, sequences: int) -> Tensor:
+        """(P, K)"""
         return self._encoded.neighbours[pairs // sequences] * sequences + (pairs % sequences)[:, None]
 
     def _with_neighbours(self, pairs: Tensor, sequences: int, total: int) -> Tensor:
@@ -141,10 +195,20 @@ class SequenceDecoder:
         reached[self._neighbour_pairs(pairs, sequences).flatten()] = True
         return reached.nonzero()[:, 0]
 
-    def _blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Rows in blocks of one size."""
-        return self._filled_up(rows).split(self._block)
+    def _by_rows(self, rows: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply a function of (b, ROWS, H) to (P, H), block by block."""
+        results = []
+        for block in rows.split(self._block * ROWS):
+            together = self._filled(in_whole_blocks(block, ROWS).view(-1, ROWS, rows.shape[1]))
+            results.append(function(together).flatten(0, 1)[: len(block)])
+        return torch.cat(results) if len(results) != 1 else results[0]
 
-    def _filled_up(self, rows: Tensor) -> Tensor:
-        """Rows, the last one repeated up to whole blocks; to compute a row twice changes nothing."""
-        return torch.cat([rows, rows[-1:].expand(-len(rows) % self._block)])
+    def _filled(self, rows: Tensor) -> Tensor:
+        """Rows, the last one repeated up to a whole block where that matters; rows computed twice change nothing."""
+        return in_whole_blocks(rows, self._filled_to)
+
+
+def in_whole_blocks(rows: Tensor, size: int) -> Tensor:
+    """Rows, the last one repeated until their number is a multiple of `size`."""
+    missing = -len(rows) % size
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows

@@ -56,8 +56,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """residues (N, H), edges (N, K, H), neighbours (N, K), present (N, K) -> residues (N, H), edges (N, K, H)"""
-        residues = self.residue_update(residues, self.edge_norm(edges), neighbours, present)
-        return residues, self.edge_update(residues, edges, neighbours)
+        normed = self.edge_norm(edges)
+        residues = self.residue_update(residues, normed, neighbours, present)
+        return residues, edges + self.edge_update(residues, normed, neighbours)
 
 
 class BackboneEncoder(nn.Module):

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class PairMLP(nn.Module):
-    """Two-layer perceptron of (residue, neighbour, edge), without the last linear map.
+class PairSum(nn.Module):
+    """First linear map of a perceptron of (residue, neighbour, edge).
 
-    The first layer of a perceptron on concatenated inputs is a sum of three linear maps. Those of the residue and of
-    the neighbour are applied once per residue instead of once per edge, which leaves two products per edge instead of
-    four.
+    On concatenated inputs it would be one map of three times the width. As a sum of three, those of the residue and of
+    the neighbour are applied once per residue instead of once per edge, which leaves one product per edge of three.
     """
 
     def __init__(self, hidden_dim: int):
@@ -20,13 +19,11 @@ class PairMLP(nn.Module):
         self.from_residue = nn.Linear(hidden_dim, hidden_dim)
         self.from_neighbour = nn.Linear(hidden_dim, hidden_dim, bias=False)
         self.from_edge = nn.Linear(hidden_dim, hidden_dim, bias=False)
-        self.second = nn.Linear(hidden_dim, hidden_dim)
 
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor) -> Tensor:
         """residues (..., N, H), edges (N, K, H), neighbours (N, K) -> (..., N, K, H)"""
         first = self.from_residue(residues).unsqueeze(-2) + self.from_edge(edges)
-        first = first + self.from_neighbour(residues)[..., neighbours, :]
-        return functional.gelu(self.second(functional.gelu(first)))
+        return first + self.from_neighbour(residues)[..., neighbours, :]
 
 
 class ResidueUpdate(nn.Module):
@@ -36,7 +33,8 @@ class ResidueUpdate(nn.Module):
         super().__init__()
         self.num_neighbors = num_neighbors
         self.message_norm = nn.LayerNorm(hidden_dim)
-        self.message = PairMLP(hidden_dim)
+        self.message = PairSum(hidden_dim)
+        self.message_second = nn.Linear(hidden_dim, hidden_dim)
         self.message_out = nn.Linear(hidden_dim, hidden_dim)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(hidden_dim),
@@ -48,7 +46,8 @@ class ResidueUpdate(nn.Module):
 
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor, present: Tensor) -> Tensor:
         """residues (..., N, H), edges (N, K, H), neighbours (N, K), present (N, K) bool -> (..., N, H)"""
-        messages = self.message(self.message_norm(residues), edges, neighbours)
+        messages = functional.gelu(self.message(self.message_norm(residues), edges, neighbours))
+        messages = functional.gelu(self.message_second(messages))
         # The last linear map of the message commutes with the sum, so it is applied once per residue.
         weights = present.to(messages.dtype) / self.num_neighbors
         gathered = torch.einsum("...nkh,nk->...nh", messages, weights)
@@ -62,12 +61,11 @@ class EdgeUpdate(nn.Module):
     def __init__(self, hidden_dim: int, dropout: float):
         super().__init__()
         self.residue_norm = nn.LayerNorm(hidden_dim)
-        self.edge_norm = nn.LayerNorm(hidden_dim)
-        self.pair = PairMLP(hidden_dim)
+        self.pair = PairSum(hidden_dim)
         self.out = nn.Linear(hidden_dim, hidden_dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor) -> Tensor:
-        """residues (N, H), edges (N, K, H), neighbours (N, K) -> (N, K, H)"""
-        update = self.out(self.pair(self.residue_norm(residues), self.edge_norm(edges), neighbours))
-        return edges + self.dropout(update)
+        """residues (N, H), normalised edges (N, K, H), neighbours (N, K) -> what is added to the edges, (N, K, H)"""
+        pairs = self.pair(self.residue_norm(residues), edges, neighbours)
+        return self.dropout(self.out(functional.gelu(pairs)))

@@ -61,8 +61,8 @@ class Settings:
     num_workers: int = _option(0, "Loader processes per training process; 0 loads in the training process itself.")
     # Model
     hidden_dim: int = _option(128, "Width of residue and edge embeddings.")
-    num_encoder_layers: int = _option(3, "Message-passing layers that read the backbone.")
-    num_decoder_layers: int = _option(3, "Message-passing layers that denoise the sequence.")
+    num_encoder_layers: int = _option(5, "Message-passing layers that read the backbone.")
+    num_decoder_layers: int = _option(1, "Message-passing layers that denoise the sequence; one makes sampling fast.")
     num_neighbors: int = _option(48, "Nearest residues that send messages to each residue, itself included.")
     dropout: float = _option(0.1, "Dropout rate of every layer, 0 to 1.")
     use_discrete_diffusion: bool = _option(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +14,9 @@ import pytest
 from protein_model.__main__ import main
 from protein_model.inference.records import read_designs
 from protein_model.structures import Structure, read_structure, sequence_of, write_structure
+from tests.commands.two_processes import on_two_processes
 from tests.inference.backbones import symmetric_copies
 from tests.inference.evaluation_cases import EXAMPLES, example
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -325,14 +321,10 @@ def test_two_processes_do_what_one_does(run, tiny_model_folder, tmp_path):
         shutil.copy(EXAMPLES / name, folder)
     (folder / "broken.pdb").write_text("no structure\n")
     assert run(folder, out="one")[0] == 1
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command = [
-        *(sys.executable, *launcher, "--rdzv-endpoint", "localhost:0", "-m", "protein_model", "design"),
-        *("--model", str(tiny_model_folder), "--pdb_path", str(folder), "--out_dir", str(tmp_path / "two")),
-        *("--num_sequences", "2", "--num_steps", "4"),
-    ]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    done = on_two_processes(
+        *("design", "--model", tiny_model_folder, "--pdb_path", folder, "--out_dir", tmp_path / "two"),
+        *("--num_sequences", 2, "--num_steps", 4),
+    )
     assert done.returncode == 1 and done.stdout.count("structures designed") == 1, done.stdout + done.stderr
     assert "broken.pdb" in done.stderr
     assert files_of(tmp_path / "two") == files_of(tmp_path / "one")

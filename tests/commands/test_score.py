@@ -13,6 +13,7 @@ from protein_model.__main__ import main
 from protein_model.inference.design import load_model
 from protein_model.inference.scoring import score
 from protein_model.structures import read_structure, sequence_of, write_fasta, write_structure
+from tests.commands.two_processes import on_two_processes
 from tests.inference.backbones import made_structure, numbered
 from tests.inference.evaluation_cases import EXAMPLES, example
 
@@ -113,3 +114,20 @@ def test_refused(run, tmp_path, capsys):
     assert "no FASTA file found" in capsys.readouterr().err
     status, out = run(path, "--fixed", "A99", out="third")
     assert status == 1 and "the nearest are A56, A57, A58" in rows_of(out / "scores.csv")[0]["error"]
+
+
+def test_two_processes_do_what_one_does(run, tiny_model_folder, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("1orc.pdb.gz", "pdb1ubi.pdb.gz", "5PTI.cif.gz"):
+        shutil.copy(EXAMPLES / name, folder)
+    (folder / "broken.pdb").write_text("no structure\n")
+    assert run(folder, "--num_draws", "2", "--mutations", "csv", out="one")[0] == 1
+    done = on_two_processes(
+        *("score", "--model", tiny_model_folder, "--pdb_path", folder, "--out_dir", tmp_path / "two"),
+        *("--num_draws", 2, "--mutations", "csv"),
+    )
+    assert done.returncode == 1 and done.stdout.count("sequences scored") == 1, done.stdout + done.stderr
+    assert "broken.pdb" in done.stderr
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / out).iterdir()} for out in ("one", "two"))
+    assert one == two

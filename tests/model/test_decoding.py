@@ -15,7 +15,8 @@ from protein_model.model.modeling import ProteinModel
 def random_model(seed: int, **changes) -> ProteinModel:
     torch.manual_seed(seed)
     settings = {"hidden_dim": 16, "num_encoder_layers": 1, "num_decoder_layers": 2, "num_neighbors": 5}
-    model = ProteinModel(ProteinModelConfig(use_discrete_diffusion=True, **(settings | changes))).eval()
+    settings |= {"use_discrete_diffusion": True}
+    model = ProteinModel(ProteinModelConfig(**(settings | changes))).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model

@@ -63,14 +63,17 @@ def test_four_two_one_four(server, structures, cache_dir, tmp_path, figures, pro
                 against = f"{settings}, round {number}, against {processes} processes"
                 failures += [f"{against}: {name} is missing" for name in apart.missing[:3]]
                 recovery = max(recovery, apart.recovery)
-                problems = [f"{place} differs" for place in apart.places[:3]] if deterministic else apart.beyond_rounding()
+                problems = (
+                    [f"{place} differs" for place in apart.places[:3]] if deterministic else apart.beyond_rounding()
+                )
                 failures += [f"{against}: {problem}" for problem in problems]
                 for launch in traced:
                     failures += [f"{against}: {text}" for text in reference.course.deviations(launch, deterministic)]
     figures(
         f"elastic proof, {'--deterministic' if deterministic else 'default'}: {rounds * len(SETTINGS)} runs moved "
         f"{' -> '.join(map(str, COURSE))} processes, {steps} steps compared with runs on 1, 2 and 4: values that are "
-        f"not bitwise equal {places}, largest difference {largest:.1e}, of recoveries {recovery:.1e}; failures {len(failures)}"
+        f"not bitwise equal {places}, largest difference {largest:.1e}, of recoveries {recovery:.1e}; "
+        f"failures {len(failures)}"
     )
     assert not failures, "\n".join(failures[:50])
 
