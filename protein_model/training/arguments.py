@@ -109,6 +109,11 @@ class Settings:
         "Checkpoint folder, best_model, latest, or a save folder to go on from its newest good checkpoint.",
         aliases=["--resume"],
     )
+    start_from: str | None = _option(
+        None,
+        "Fine-tuning: a new run begins with the weights of this model, a folder such as best_model or a repository on "
+        "the Hub, and has its architecture.",
+    )
     save_dir: str | None = _option(
         None,
         "Folder for checkpoints, best model, history and loss curve; by default the folder that is resumed from, or "
@@ -249,10 +254,11 @@ class GivenOptions:
 
     values: dict[str, Any]
 
-    def resolve(self, saved: dict[str, Any] | None = None) -> Settings:
+    def resolve(self, saved: dict[str, Any] | None = None, settled: dict[str, Any] | None = None) -> Settings:
         """Complete the options: what was given, then what a checkpoint has saved, then the defaults.
 
-        A new run without data and without a settings file is the demonstration, with its own defaults.
+        A new run without data and without a settings file is the demonstration, with its own defaults. What the model
+        that a new run begins with has `settled` counts as if it was given.
         """
         names = {f.name for f in dataclasses.fields(Settings)}
         if saved is None and not {"pdb_path", "config"} & set(self.values):
@@ -260,7 +266,7 @@ class GivenOptions:
         adopted = {name: value for name, value in (saved or {}).items() if name in names - NOT_ADOPTED}
         if {"batch_size", "batch_residues"} & set(self.values):
             adopted = {name: value for name, value in adopted.items() if name not in ("batch_size", "batch_residues")}
-        return Settings(**{**adopted, **self.values})
+        return Settings(**{**adopted, **(settled or {}), **self.values})
 
 
 _PATHS = ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir")

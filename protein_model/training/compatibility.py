@@ -22,7 +22,7 @@ ARCHITECTURE = (
     "substitution_matrix",
 )
 # Architecture that the command line does not offer; a difference comes from another version of the package.
-_WITHOUT_OPTION = frozenset({"num_radial_bases", "max_relative_position", "substitution_matrix"})
+WITHOUT_OPTION = frozenset({"num_radial_bases", "max_relative_position", "substitution_matrix"})
 # T and the kernel mean nothing to a model that predicts everything in one pass.
 _DIFFUSION_ONLY = frozenset({"num_diffusion_steps", "diffusion_kernel", "substitution_matrix"})
 
@@ -128,13 +128,13 @@ def refusal(checkpoint: str, differences: Sequence[Difference]) -> str:
     options = [option for difference in differences if (option := _option(difference)) is not None]
     if options:
         lines.append(f"To continue it, launch with: {' '.join(options)}")
-    if any(difference.name in _WITHOUT_OPTION for difference in differences):
+    if any(difference.name in WITHOUT_OPTION for difference in differences):
         lines.append("Some of these are no options: the checkpoint comes from another version of this package.")
     return "\n".join(lines)
 
 
 def _option(difference: Difference) -> str | None:
-    if difference.name in _WITHOUT_OPTION:
+    if difference.name in WITHOUT_OPTION:
         return None
     return f"--{difference.name} {difference.saved}"
 

@@ -55,6 +55,7 @@ from .resuming import SavedRun, compare, find_saved_run, planned_schedule
 from .saving import CheckpointWriter, RunState
 from .schedule import Schedule
 from .signals import StopRequest, shielded
+from .starting import architecture_options, starting_model
 from .stepping import OptimizerSteps
 from .summary import run_summary
 from .tracking import Tracking
@@ -122,7 +123,9 @@ class Trainer:
         )
         self.whereabouts.at("looking for a checkpoint")
         saved = find_saved_run(self.accelerator, given, self.console.say)
-        self.settings = settings = given.resolve(saved.settings if saved else None)
+        self.settings = settings = (
+            given.resolve(saved.settings) if saved else given.resolve(settled=architecture_options(given))
+        )
         if settings.deterministic or self.accelerator.device.type == "cpu":
             # On several threads even a CPU adds up gathered gradients in the order in which threads arrive.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -145,7 +148,12 @@ class Trainer:
             compare(saved, config, self._run_description(), self.console.say)
 
         torch.manual_seed(derived_seed(settings.seed, "weights"))
-        network = ProteinModel(config)
+        if saved is None and settings.start_from is not None:
+            with self.accelerator.local_main_process_first():  # a download is made once
+                network = starting_model(settings.start_from, settings.dropout)
+            self.console.say(f"Begins with the weights of {settings.start_from}")
+        else:
+            network = ProteinModel(config)
         optimizer = build_optimizer(network, settings.weight_decay, self.accelerator.device)
         self.model, self.optimizer, self.train_loader, self.validation_loader = self.accelerator.prepare(
             network, optimizer, self.data.train_loader, self.data.validation_loader
