@@ -45,7 +45,8 @@ srun --kill-on-bad-exit=1 bash -c '
 ' train "$@"
 status=$?
 
-if [ "$status" -eq 75 ]; then
+# 138: the signal before the time limit came before the processes had found each other, and ended them.
+if [ "$status" -eq 75 ] || [ "$status" -eq 138 ]; then
     echo "stopped by a signal with everything saved; requeued"
     scontrol requeue "$SLURM_JOB_ID"
 fi

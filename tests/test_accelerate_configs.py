@@ -204,6 +204,20 @@ def test_bash_accepts_the_script_and_slurm_its_settings(path):
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("script", ["slurm_one_node.sh", "slurm_multi_node.sh"])
+@pytest.mark.parametrize(("status", "again"), [(0, False), (1, False), (2, False), (75, True), (138, True)])
+def test_what_a_slurm_job_is_requeued_for(tmp_path, script, status, again):
+    for name, program in (("srun", f"exit {status}"), ("scontrol", f'[ "$1" = show ] || echo "$@" >> {tmp_path}/done')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    variables["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", str(CONFIGS / script)], env={**os.environ, **variables}, capture_output=True)
+    assert done.returncode == status
+    assert (tmp_path / "done").exists() == again
+    assert not again or (tmp_path / "done").read_text() == "requeue 7\n"
+
+
 # Stands for SLURM on a machine without it: starts the tasks and passes signals on to them, as srun and slurmd do.
 SRUN = """
 import os, signal, subprocess, sys
