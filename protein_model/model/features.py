@@ -107,7 +107,8 @@ def radial_bases(distance: Tensor, num_bases: int) -> Tensor:
     centres = torch.linspace(SHORTEST_DISTANCE, LONGEST_DISTANCE, num_bases, device=distance.device)
     width = (LONGEST_DISTANCE - SHORTEST_DISTANCE) / num_bases
     # Far from a centre the exponential is a denormal number, on which processors multiply 10 to 100 times slower.
-    exponent = ((distance[..., None] - centres) / width).square().clamp_(max=NEGLIGIBLE_EXPONENT)
+    # In place: this is the largest array of the model.
+    exponent = ((distance / width)[..., None] - centres / width).square_().clamp_(max=NEGLIGIBLE_EXPONENT)
     return exponent.neg_().exp_()
 
 
