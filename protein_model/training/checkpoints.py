@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from ..data.storage import sync_folder
+from ..data.storage import file_digest, sync_folder
 from ..errors import UserError
 
 MANIFEST = "manifest.json"
@@ -74,15 +74,6 @@ class Manifest:
     registered: list[str]
     versions: dict[str, str]
     files: dict[str, tuple[int, str]]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def flush_file(path: Path) -> None:
