@@ -35,11 +35,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from .. import __version__
 from ..data.batching import shards_per_process
-from ..data.cache import CacheInterrupted
+from ..data.cache import CacheError, CacheInterrupted
 from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
 from ..randomness import derived_seed
-from .arguments import GivenOptions, Settings, absolute_paths
+from .arguments import GivenOptions, Settings, absolute_paths, refuse_addresses
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
 from .curves import draw_loss_curve
@@ -112,6 +112,7 @@ class Trainer:
     """
 
     def __init__(self, given: GivenOptions, stop: StopRequest | None = None, joined: Callable[[], None] = lambda: None):
+        refuse_addresses(given)
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
         self._launched = time.monotonic()
         self.stop = stop if stop is not None else StopRequest()  # one without a signal is false
@@ -203,6 +204,7 @@ class Trainer:
             data = prepare_data(
                 self.settings,
                 self.shards,
+                self.accelerator.process_index,
                 self.accelerator.num_processes,
                 self.console.say if self.accelerator.is_main_process else None,
                 self.stop.__bool__,
@@ -212,6 +214,13 @@ class Trainer:
         if self._any_process(interrupted is not None or bool(self.stop)):
             self.store.unlock()
             raise RunStopped(str(interrupted or "stopped before training began"))
+        fingerprints = gather_object([data.cache.fingerprint]) if self.accelerator.num_processes > 1 else []
+        if len(set(fingerprints)) > 1:  # a folder that differs from machine to machine, a cache rebuilt at this moment
+            raise CacheError(
+                f"--pdb_path {self.settings.pdb_path}: process 0 found other data than process "
+                f"{next(rank for rank, found in enumerate(fingerprints) if found != fingerprints[0])}; they must be "
+                "the same on all machines"
+            )
         return data
 
     # ------------------------------------------------------------------ the run
