@@ -353,9 +353,16 @@ def _open_remote(address: str, cache_dir: Path, stop: Callable[[], bool], displa
             manifest = Manifest.read(folder)
             remove_unlisted(folder, manifest)
             fetch_file(remote, _index_record(manifest, remote), stop, display)
-        return StructureCache(folder, manifest, BuildStatistics(), remote)
+        cache = StructureCache(folder, manifest, BuildStatistics(), remote)
     except OSError as error:
         raise _unwritable(cache_dir, folder, error) from error
+    sizes = {folder / shard["file"]: shard["size"] for shard in manifest.shards}
+    here = sum(path.exists() for path in sizes)
+    display.say(
+        f"{len(cache):,} structures with {int(cache.lengths.sum()):,} residues in {len(sizes):,} shards "
+        f"({sum(sizes.values()) / 1e6:,.1f} MB) at {address}, {here:,} of them in {folder}"
+    )
+    return cache
 
 
 def _index_record(manifest: Manifest, remote: RemoteFolder) -> IndexRecord:

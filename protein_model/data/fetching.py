@@ -5,6 +5,7 @@ How a file comes is left to `remote`, what is in the files to `cache`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -62,6 +63,7 @@ def fetch_shards(
         return
     shown = display or Progress(False, "")
     shown.start(len(missing), "shard")
+    started = time.monotonic()
     # Each process in an order of its own, so that those of one machine do not all want the same file next.
     order = np.random.default_rng().permutation(len(missing)).tolist()
     stopping = False
@@ -83,6 +85,11 @@ def fetch_shards(
             stopping = True
             pool.shutdown(cancel_futures=True)
             shown.close()
+    size = sum(record["size"] for record in missing)
+    shown.say(
+        f"{len(missing):,} of {len(records):,} shards that are read here, {size / 1e6:,.1f} MB, fetched in "
+        f"{time.monotonic() - started:.1f} s"
+    )
 
 
 def _problem(path: Path, record: Mapping[str, Any]) -> str | None:

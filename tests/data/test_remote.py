@@ -29,6 +29,7 @@ from protein_model.data.manifest import Manifest
 from protein_model.data.splits import cluster_split, predefined_split
 from tests.data.file_server import FileServer
 from tests.data.structure_files import SMALL_EXAMPLES, random_pdb_text
+from tests.training.hub_server import TOKEN, HubServer, failing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -193,6 +194,24 @@ def test_splits_are_those_of_the_local_cache(cache, tmp_path):
     for other in (again, anew):
         assert other.train.tolist() == split.train.tolist()
         assert other.validation.tolist() == split.validation.tolist()
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1000))
+def test_a_data_set_of_the_hub_gives_the_same_cache_through_failures(cache, tmp_path_factory, monkeypatch, seed):
+    """By the real client, while a fifth of all requests fail."""
+    files = {path.name: path.read_bytes() for path in cache.folder.iterdir() if path.suffix in (".arrow", ".json")}
+    with HubServer() as hub:
+        hub.add(f"lab/structures{seed}", **files)
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": hub.url, "token": TOKEN})
+        hub.rule = failing(0.2, seed)
+        found = opened(f"hf://datasets/lab/structures{seed}", tmp_path_factory.mktemp("here"))
+        found.fetch(np.arange(5))
+        assert 0 < len(shards_here(found)) <= len(shards_here(cache))
+        assert_same(found, cache)
+        hub.rule = lambda method, path: None
+        with pytest.raises(CacheError, match="there is no finished cache"):
+            opened("hf://datasets/lab/nothing", tmp_path_factory.mktemp("nothing"))
 
 
 # What goes wrong on the way
