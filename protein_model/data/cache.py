@@ -83,8 +83,10 @@ class StructureCache:
         self._item_noun = "blocks of lines" if any(item["length"] for item in manifest.items()) else "files"
         self._repeated = manifest.repeated
         self._remote = remote
-        self._shards = [shard for shard in manifest.shards if sum(shard["rows"])]
-        self._starts = np.cumsum([0, *(sum(shard["rows"]) for shard in self._shards)])
+        filled = [shard for shard in manifest.shards if sum(shard["rows"])]
+        self._starts = np.cumsum([0, *(sum(shard["rows"]) for shard in filled)])
+        # Not the items, which take a kilobyte of memory each.
+        self._shards = [{key: shard.get(key) for key in ("file", "size", "sha256")} for shard in filled]
         self._readers: list[RowReader | None] = [None] * len(self._shards)
         self._order = _reading_order(manifest)
         if remote is None:
