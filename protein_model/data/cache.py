@@ -86,7 +86,9 @@ class StructureCache:
         filled = [shard for shard in manifest.shards if sum(shard["rows"])]
         self._starts = np.cumsum([0, *(sum(shard["rows"]) for shard in filled)])
         # Not the items, which take a kilobyte of memory each.
-        self._shards = [{key: shard.get(key) for key in ("file", "size", "sha256")} for shard in filled]
+        self._shards: list[dict[str, Any]] = [
+            {key: shard.get(key) for key in ("file", "size", "sha256")} for shard in filled
+        ]
         self._readers: list[RowReader | None] = [None] * len(self._shards)
         self._order = _reading_order(manifest)
         if remote is None:

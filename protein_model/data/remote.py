@@ -48,21 +48,12 @@ class RemoteFolder:
     def fetch(
         self, name: str, check: Check, should_stop: Callable[[], bool], display: Progress, always: bool = False
     ) -> None:
-        """Make sure that a file is here.
+        """Make sure that a file is here; see `download`.
 
         Parameters
         ----------
         name : of the file, without folders
-        check : says what is wrong with what came, None for nothing; it is fetched again then
-        should_stop : polled between attempts
-        display : where failures are told
         always : fetch it although it is here
-
-        Raises
-        ------
-        FileNotFoundError : there is no such file at the address
-        CacheError : it cannot be had
-        CacheInterrupted : `should_stop` returned True
         """
         if not _NAME.fullmatch(name):  # or somebody else's list of contents could write anywhere
             raise CacheError(f"{self.address}: its list of contents names a file {name!r}, which is no plain name")
@@ -75,7 +66,7 @@ class RemoteFolder:
                 return  # another process has just done it
             temporary = self.folder / f".{name}.fetched"
             try:
-                self._fetch(name, temporary, check, should_stop, display, always)
+                download(self.address, name, temporary, check, should_stop, display.say, always)
                 with open(temporary, "rb+") as handle:
                     os.fsync(handle.fileno())
                 os.replace(temporary, target)
@@ -83,55 +74,88 @@ class RemoteFolder:
                 temporary.unlink(missing_ok=True)
             sync_folder(self.folder)
 
-    def _fetch(
-        self, name: str, temporary: Path, check: Check, should_stop: Callable[[], bool], display: Progress, always: bool
-    ) -> None:
-        for attempt in range(1, ATTEMPTS + 1):
-            if should_stop():
-                raise CacheInterrupted(f"stopped while {self.address}/{name} was to be fetched")
-            try:
-                self._download(name, temporary, anew=always or attempt > 1)
-                problem = check(temporary)
-                if problem is None:
-                    return
-                lasting = False
-            except (FileNotFoundError, CacheError):
-                raise
-            except Exception as error:  # each file system has errors of its own; each is told
-                if isinstance(error, OSError) and error.errno in _LOCAL:
-                    raise CacheError(
-                        f"{temporary}: cannot be written ({error.strerror}); choose a --cache_dir that has room"
-                    ) from error
-                problem = f"{type(error).__name__}: {error}"
-                lasting = isinstance(error, _LASTING) or _status(error) in _LASTING_STATUS
-            if lasting or attempt == ATTEMPTS:
-                tried = "" if lasting else f" ({attempt} attempts)"
-                raise CacheError(f"{self.address}/{name} cannot be had{tried}: {problem}")
-            wait = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
-            display.say(f"{self.address}/{name}: {problem}; tried again in {wait:g} s")
-            _pause(wait, should_stop)
 
-    def _download(self, name: str, temporary: Path, anew: bool) -> None:
-        system, root = _file_system(self.address)
-        path = f"{root.rstrip('/')}/{name}"
-        if anew:
-            system.invalidate_cache()  # of listings
-        size = system.info(path).get("size")
-        system.get_file(path, str(temporary))
-        found = temporary.stat().st_size
-        if size is not None and found != size:  # a connection that breaks is no error to every file system
-            raise ConnectionError(f"{found:,} of {size:,} bytes came")
+def download(
+    address: str,
+    name: str,
+    target: Path,
+    check: Check,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+    anew: bool = False,
+) -> None:
+    """Copy a file from an address, again and again until it is right or there is no hope.
+
+    Parameters
+    ----------
+    address : of the folder
+    name : of the file there
+    target : is overwritten; what is there after a failure is of no use
+    check : says what is wrong with what came, None for nothing; it is fetched again then
+    should_stop : polled between attempts
+    say : tells failures
+    anew : the file may have changed since this process looked for it
+
+    Raises
+    ------
+    FileNotFoundError : there is no such file at the address
+    CacheError : it cannot be had
+    CacheInterrupted : `should_stop` returned True
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        if should_stop():
+            raise CacheInterrupted(f"stopped while {address}/{name} was to be fetched")
+        try:
+            _copy(address, name, target, anew=anew or attempt > 1)
+            problem = check(target)
+            if problem is None:
+                return
+            lasting = False
+        except (FileNotFoundError, CacheError):
+            raise
+        except Exception as error:  # each file system has errors of its own; each is told
+            if isinstance(error, OSError) and error.errno in _LOCAL:
+                raise CacheError(
+                    f"{target}: cannot be written ({error.strerror}); choose a folder that has room"
+                ) from error
+            problem = f"{type(error).__name__}: {error}"
+            lasting = isinstance(error, _LASTING) or _status(error) in _LASTING_STATUS
+        if lasting or attempt == ATTEMPTS:
+            tried = "" if lasting else f" ({attempt} attempts)"
+            raise CacheError(f"{address}/{name} cannot be had{tried}: {problem}")
+        wait = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
+        say(f"{address}/{name}: {problem}; tried again in {wait:g} s")
+        _pause(wait, should_stop)
 
 
-def _file_system(address: str) -> tuple[Any, str]:
+def _copy(address: str, name: str, target: Path, anew: bool) -> None:
+    system, root = file_system(address)
+    path = f"{root}/{name}"
+    if anew:
+        system.invalidate_cache()  # of listings
+    size = system.info(path).get("size")
+    system.get_file(path, str(target))
+    found = target.stat().st_size
+    if size is not None and found != size:  # a connection that breaks is no error to every file system
+        raise ConnectionError(f"{found:,} of {size:,} bytes came")
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """The file system of `fsspec` for an address, and what the folder is called in it, without a slash at its end.
+
+    Raises
+    ------
+    CacheError : there is none; the message says what to install
+    """
     import fsspec
 
     try:
-        return fsspec.core.url_to_fs(address)
+        system, root = fsspec.core.url_to_fs(address)
     except ImportError as error:
         raise CacheError(f"{address}: {error}") from error  # it says what to install
     except ValueError as error:
         raise CacheError(f"{address}: is no address that fsspec understands ({error})") from error
+    return system, root.rstrip("/")
 
 
 def _status(error: BaseException) -> int | None:

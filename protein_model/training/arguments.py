@@ -115,7 +115,8 @@ class Settings:
     # Checkpoints and output
     resume_from: str | None = _option(
         None,
-        "Checkpoint folder, best_model, latest, or a save folder to go on from its newest good checkpoint.",
+        "Checkpoint folder, best_model, latest, or a save folder to go on from its newest good checkpoint; also the "
+        "address of a checkpoint or of a folder of them, as --mirror_checkpoints_to makes it.",
         aliases=["--resume"],
     )
     start_from: str | None = _option(
@@ -127,6 +128,11 @@ class Settings:
         None,
         "Folder for checkpoints, best model, history and loss curve; by default the folder that is resumed from, or "
         "checkpoints.",
+    )
+    mirror_checkpoints_to: str | None = _option(
+        None,
+        "Address or folder that gets a copy of every checkpoint in the background, such as s3://bucket/run; with "
+        "--resume_from latest and nothing in --save_dir, the run goes on from there.",
     )
     save_every: int = _option(1, "Epochs between checkpoints.")
     save_every_steps: int | None = _option(None, "Optimizer steps between checkpoints within an epoch.")
@@ -278,13 +284,14 @@ class GivenOptions:
         return Settings(**{**adopted, **(settled or {}), **self.values})
 
 
-_PATHS = ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir")
+_PATHS = ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir", "mirror_checkpoints_to")
 
 
 def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """Options for a settings file: the run may be resumed from another working folder."""
-    given = {name: settings[name] for name in _PATHS if settings[name] is not None and not is_address(settings[name])}
-    return {**settings, **{name: str(Path(path).resolve()) for name, path in given.items()}}
+    given = {name: settings[name] for name in _PATHS if settings.get(name) is not None}
+    paths = {name: str(Path(path).resolve()) for name, path in given.items() if not is_address(path)}
+    return {**settings, **paths}
 
 
 # Addresses that people try, and what to do instead.
@@ -293,8 +300,7 @@ _LOCAL_ONLY = {
     "split_file": "copy the file to a folder, or beside cache.json of the cache at --pdb_path",
     "cluster_file": "copy the file to a folder",
     "save_dir": "a checkpoint is committed by renaming a folder, which object stores cannot; give a folder on a file "
-    "system that all machines share, and copy finished checkpoints from there",
-    "resume_from": "copy the checkpoint's folder into --save_dir and resume from latest; its manifest verifies it",
+    "system that all machines share, and the address as --mirror_checkpoints_to",
 }
 
 

@@ -47,6 +47,7 @@ from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
 from .launching import Whereabouts, describe_batch, process_group_options, refuse_sharding
 from .layout import SETTINGS_FILE
+from .mirror import mirror_of
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noise
 from .records import HISTORY_FILE, write_history
@@ -139,6 +140,7 @@ class Trainer:
         )
         speaks = self.accelerator.is_main_process
         self.publisher = publisher_of(settings, self.save_dir / BEST_MODEL, self.console.say) if speaks else None
+        self.mirror = mirror_of(settings, self.store, self.console.say) if speaks else None
         self.shards, self.micro_steps = self._cut_steps(saved)
         self.whereabouts.at("preparing the data")
         self.data = self._prepare_data()
@@ -241,12 +243,16 @@ class Trainer:
             self.tracking.start(self.settings.to_dict(), progress.step, pending, self._went_back)
             if self.publisher is not None:
                 self.publisher.start()
+            if self.mirror is not None:
+                self.mirror.start()
             result = self._fit()
             finished = True
             return result
         finally:
             self.whereabouts.at("ending the run")
             self.writer.wait()
+            if self.mirror is not None:
+                self.mirror.close(finished)
             if self.publisher is not None:
                 self.publisher.close(finished)
             if not finished:  # else sampled designs are still to come
@@ -497,6 +503,8 @@ class Trainer:
 
         def afterwards() -> None:
             self.store.prune(self.settings.keep_last, self.settings.keep_every)
+            if self.mirror is not None:
+                self.mirror.look()
             if drawn is not None:
                 self._draw_curve(*drawn)
 

@@ -131,7 +131,6 @@ def test_a_dry_run_fetches_no_shard(start, server, tmp_path):
     ("option", "advice"),
     [
         ("save_dir", "a checkpoint is committed by renaming"),
-        ("resume_from", "copy the checkpoint's folder"),
         ("cache_dir", "it is memory-mapped"),
         ("split_file", "copy the file"),
     ],
