@@ -14,6 +14,7 @@ from ..data.errors import CacheError
 from ..data.remote import Check, download, file_system
 from ..data.storage import sync_folder
 from .checkpoints import (
+    BEST_MODEL,
     MANIFEST,
     STATE_FOLDER,
     CheckpointError,
@@ -57,7 +58,7 @@ def names_at(address: str) -> list[str]:
 
 
 def fetch_checkpoint(address: str, save_dir: Path, say: Say) -> Path | None:
-    """Fetch the checkpoint that an address means into a save folder.
+    """Fetch the checkpoint that an address means into a save folder, and with the newest one also the best model.
 
     Parameters
     ----------
@@ -102,11 +103,23 @@ def fetch_checkpoint(address: str, save_dir: Path, say: Say) -> Path | None:
             continue
         for problem in problems:
             say(f"WARNING: damaged checkpoint: {problem}")
+        if name is None:
+            _fetch_best_model(there, found, CheckpointStore(save_dir), say)
         return folder
     if not names:
         return None
     details = "".join(f"\n  {problem}" for problem in problems)
     raise CheckpointError(f"--resume_from {address}: no usable checkpoint{details}")
+
+
+def _fetch_best_model(there: str, found: list[tuple[Manifest, str]], store: CheckpointStore, say: Say) -> None:
+    """The run goes on without it, too, but would have no best model before there is a better one."""
+    for manifest, name in found:
+        if name == BEST_MODEL:
+            try:
+                _fetch(there, name, manifest, store, say)
+            except (CheckpointError, CacheError) as error:
+                say(f"WARNING: the best model so far stays where it is: {error}")
 
 
 def _fetch(there: str, name: str, manifest: Manifest, store: CheckpointStore, say: Say) -> Path:
