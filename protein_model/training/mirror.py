@@ -85,6 +85,9 @@ class Mirror:
             patience_seconds = PATIENCE_AT_THE_END_SECONDS if finished else PATIENCE_WHEN_STOPPED_SECONDS
         self._closing = True
         self._wake.set()
+        left = [name for name, _ in self._waiting()]
+        if left and finished:
+            self._say(f"Copying {', '.join(left)} to {self.address}")
         self._thread.join(patience_seconds)
         self._given_up = True
         left = [name for name, _ in self._waiting()]

@@ -35,7 +35,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from .. import __version__
 from ..data.batching import shards_per_process
-from ..data.cache import CacheError, CacheInterrupted
+from ..data.cache import CacheInterrupted
 from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
 from ..randomness import derived_seed
@@ -45,7 +45,13 @@ from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointSt
 from .curves import draw_loss_curve
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
-from .launching import Whereabouts, describe_batch, process_group_options, refuse_sharding
+from .launching import (
+    Whereabouts,
+    describe_batch,
+    process_group_options,
+    refuse_different_data,
+    refuse_sharding,
+)
 from .layout import SETTINGS_FILE
 from .mirror import mirror_of
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
@@ -216,13 +222,8 @@ class Trainer:
         if self._any_process(interrupted is not None or bool(self.stop)):
             self.store.unlock()
             raise RunStopped(str(interrupted or "stopped before training began"))
-        fingerprints = gather_object([data.cache.fingerprint]) if self.accelerator.num_processes > 1 else []
-        if len(set(fingerprints)) > 1:  # a folder that differs from machine to machine, a cache rebuilt at this moment
-            raise CacheError(
-                f"--pdb_path {self.settings.pdb_path}: process 0 found other data than process "
-                f"{next(rank for rank, found in enumerate(fingerprints) if found != fingerprints[0])}; they must be "
-                "the same on all machines"
-            )
+        if self.accelerator.num_processes > 1:
+            refuse_different_data(gather_object([data.cache.fingerprint]), self.settings.pdb_path)
         return data
 
     # ------------------------------------------------------------------ the run

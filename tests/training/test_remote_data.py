@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +13,13 @@ import torch
 import protein_model.data.building as building
 from protein_model.data.cache import StructureCache, build_cache
 from protein_model.training.arguments import GivenOptions, Settings, SettingsError
+from protein_model.training.launching import LaunchError, refuse_different_data
 from protein_model.training.preparation import TrainingData, prepare_data
 from protein_model.training.trainer import Trainer
 from tests.data.file_server import FileServer
 from tests.data.structure_files import random_pdb_text
 
 from .comparison import assert_same, state_of
-from .conftest import ROOT, TINY
 
 SHARDS = 4  # of a global batch
 
@@ -142,23 +139,7 @@ def test_addresses_where_only_paths_will_do(tmp_path, monkeypatch, option, advic
     assert not list(tmp_path.iterdir())
 
 
-OTHER_DATA = """
-import os, sys
-sys.argv += ["--pdb_path", sys.argv[1 + int(os.environ["RANK"])]]
-del sys.argv[1:3]
-from train_accelerate import main
-sys.exit(main())
-"""
-
-
-def test_processes_that_found_different_data_are_refused(structures, many, cache_dir, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(OTHER_DATA)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(script), str(structures), str(many.folder)]
-    command += [part for name, value in TINY.items() for part in (f"--{name}", str(value))]
-    command += ["--cache_dir", str(cache_dir), "--save_dir", str(tmp_path / "run")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode != 0
-    assert "process 0 found other data than process 1; they must be the same on all machines" in done.stderr
+def test_processes_that_found_different_data_are_refused():
+    refuse_different_data(["a", "a"], "data")
+    with pytest.raises(LaunchError, match="--pdb_path data: process 2 found other data than process 0"):
+        refuse_different_data(["a", "a", "b"], "data")
