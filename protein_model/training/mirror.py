@@ -59,6 +59,7 @@ class Mirror:
         self._sent, self._adopted = _read_record(store.folder, self.address)
         self._failures = 0
         self._problem = ""
+        self._lasting = False  # until a person has changed something
         self._wake = threading.Event()
         self._closing = self._given_up = False
         # A daemon: whatever it is waiting for, the process can end.
@@ -108,7 +109,8 @@ class Mirror:
             self._wake.clear()
             if time.monotonic() >= due or self._closing:
                 due = time.monotonic() + self._work()
-            if self._closing and (not self._failures or self._given_up):
+            # What was committed while the last round was under way is waiting still.
+            if self._closing and (self._given_up or self._lasting or not self._waiting()):
                 return
 
     def _work(self) -> float:
@@ -126,8 +128,9 @@ class Mirror:
         except Exception as error:  # each file system has errors of its own; each is told
             wait = min(self._first_wait * 2 ** min(self._failures, 30), LONGEST_WAIT_SECONDS)
             self._failures += 1
+            self._lasting = isinstance(error, CheckpointError)
             told = self._problem
-            self._problem = str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+            self._problem = str(error) if self._lasting else f"{type(error).__name__}: {error}"
             if not (self._closing and self._problem == told):
                 self._say(
                     f"WARNING: checkpoints cannot be copied to {self.address}: {self._problem}. Training goes on; "
@@ -136,7 +139,7 @@ class Mirror:
             return wait
         finally:
             self._store.abandon(self._store.temporary(_OUTBOX))
-        self._failures, self._problem = 0, ""
+        self._failures, self._problem, self._lasting = 0, "", False
         return 0.0
 
     def _waiting(self) -> list[tuple[str, str]]:
@@ -155,9 +158,9 @@ class Mirror:
             _link_all(self._store.folder / name, outbox)
             if _identity(outbox) != identity:
                 return False
-            files = read_manifest(outbox).files
-        except (OSError, CheckpointError):
+        except OSError:
             return False  # the training removes and replaces checkpoints as it goes on
+        files = read_manifest(outbox).files
         system, root = file_system(self.address)
         system.invalidate_cache()
         target = f"{root}/{name}"

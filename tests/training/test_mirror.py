@@ -69,7 +69,7 @@ def copy_all(store: CheckpointStore, address: str, finished: bool = True) -> lis
     copier = Mirror(store, address, said.append, first_wait_seconds=0.01)
     copier.start()
     copier.close(finished, patience_seconds=20.0 if finished else 1.0)
-    return said
+    return [line for line in said if not line.startswith("Copying ")]
 
 
 def test_the_copy_is_what_the_save_folder_has_and_a_run_goes_on_from_it_elsewhere(start, memory, tmp_path):
@@ -201,6 +201,26 @@ def test_what_was_copied_is_not_copied_again(memory, run):
     assert copy_all(run, "memory://lab/run") == []
     (run.folder / "mirror.json").unlink()
     assert copy_all(run, "memory://lab/run") == []  # by what is there
+
+
+def test_what_is_committed_while_the_last_copy_is_made_is_copied_too(run, memory, monkeypatch):
+    late = run.checkpoints()[0]
+    late.rename(run.folder / "later")
+    said: list[str] = []
+    copier = Mirror(run, "memory://lab/run", said.append, first_wait_seconds=0.01)
+    real = MemoryFileSystem.put_file
+
+    def put_file(system: MemoryFileSystem, path: str, target: str, **options: object) -> None:
+        real(system, path, target, **options)
+        if (run.folder / "later").exists() and len(copied(memory)) == len(run.resumable()):
+            copier._closing = True
+            (run.folder / "later").rename(late)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
+    copier.start()
+    copier._thread.join(20)
+    assert not copier._thread.is_alive()
+    assert copied(memory) == sorted(path.name for path in run.resumable())
 
 
 def test_a_folder_is_an_address_too(run, tmp_path):
