@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.addresses import data_path, is_address
+
 INTERRUPTED = 130  # exit status of what Ctrl-C ended, by the convention of shells
 
 
@@ -14,7 +16,10 @@ def main(arguments: Sequence[str]) -> int:
     """Build or update a cache and print what is in it."""
     parser = argparse.ArgumentParser(prog="python -m protein_model cache", description=main.__doc__)
     parser.add_argument(
-        "--pdb_path", type=Path, required=True, help="folder, file, text file of paths, or chain_set.jsonl"
+        "--pdb_path",
+        type=data_path,
+        required=True,
+        help="folder, file, text file of paths, chain_set.jsonl, or the address of a finished cache, which is fetched",
     )
     parser.add_argument("--cache_dir", type=Path, default=Path("cache"), help="where the data set goes [cache]")
     parser.add_argument("--unit", choices=("chain", "complex"), default="chain", help="what one entry is [chain]")
@@ -25,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
 
     from ..data.cache import CacheOptions, build_cache
+    from ..data.progress import Progress
 
     try:
         cache = build_cache(
@@ -33,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
             CacheOptions(unit=options.unit, min_length=options.min_length),
             num_workers=options.num_workers,
         )
+        if is_address(options.pdb_path):
+            cache.fetch(display=Progress(True, "fetching"))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the finished shards", file=sys.stderr)
         return INTERRUPTED

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.addresses import data_path, is_address
 from .design import ORDERS
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--pdb_path",
-        type=Path,
+        type=data_path,
         help="structures with native sequences: PDB / mmCIF file, folder, text file of paths, JSON list such as TS50, "
-        "chain_set.jsonl, or finished cache; with --split, by default the data of the run",
+        "chain_set.jsonl, or finished cache; with --split, by default the data of the run, and an address will do",
     )
     parser.add_argument(
         "--split", choices=("train", "validation", "test"), help="that part of the run's split that --model is from"
@@ -117,6 +118,11 @@ def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]
         return [cache.structure(row) for row in rows.tolist()], []
     if options.pdb_path is None:
         raise EvaluationError("give --pdb_path, or --split for the data that the model was trained on")
+    if is_address(options.pdb_path):
+        raise EvaluationError(
+            f"--pdb_path {options.pdb_path}: fetch the cache first, by python -m protein_model cache --pdb_path "
+            f"{options.pdb_path}, and give the folder that this prints"
+        )
     if is_cache_folder(options.pdb_path):
         cache = open_cache(options.pdb_path)
         return [cache.structure(row) for row in range(len(cache))], []

@@ -11,11 +11,13 @@ import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
 from ..errors import UserError
 from ..randomness import numpy_generator
+from .parts import rows_of_parts
 
 PACKING_TRIALS = 3  # orders tried at start-up to find how many steps an epoch needs
 
@@ -59,9 +61,15 @@ class EpochPlan:
     Every structure is in exactly one micro-batch of an epoch. Micro-batches hold nearly the same number of residues, so
     processes that work side by side finish together. A micro-batch may be empty only where there are fewer structures
     than micro-batches.
+
+    Parameters
+    ----------
+    lengths : (rows,) residues
+    parts : (rows,) from 0 to shards - 1, see `parts.equal_parts`: micro-batch v of each step is made of structures of
+        part v, so that who takes micro-batch v needs no other; None where any structure may be in any micro-batch
     """
 
-    def __init__(self, lengths: np.ndarray, settings: BatchSettings):
+    def __init__(self, lengths: np.ndarray, settings: BatchSettings, parts: np.ndarray | None = None):
         if len(lengths) == 0:
             raise BatchingError("there is no structure to make batches of")
         self.settings = settings
@@ -69,46 +77,55 @@ class EpochPlan:
         self.lengths = np.minimum(lengths, limit).astype(np.int64)
         self._capacity = settings.batch_residues or int(self.lengths.sum())
         self._max_count = settings.batch_size or len(lengths)
+        # Groups are packed by themselves, each into an equal share of the micro-batches of a step.
+        self._groups = [np.arange(len(lengths))] if parts is None else rows_of_parts(parts, settings.shards)
         self.steps_per_epoch, self._fallback = self._size_epoch()
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """Rows of each micro-batch of an epoch, `steps_per_epoch * shards` arrays in global order."""
         generator = numpy_generator(self.settings.seed, "order", epoch)
-        bins = self._pack(generator, self.steps_per_epoch * self.settings.shards)
-        if bins is None:
-            bins = self._fallback
-        order = generator.permutation(len(bins))
-        return [np.asarray(bins[index], np.int64) for index in order]
+        columns: list[list[np.ndarray]] = []
+        for group, fallback in zip(self._groups, self._fallback, strict=True):
+            bins = self._pack(generator, group, self._bins(self.steps_per_epoch)) or fallback
+            order = generator.permutation(len(bins))
+            columns.append([np.asarray(bins[index], np.int64) for index in order])
+        return [rows for step in zip(*columns, strict=True) for rows in step]
 
-    def _size_epoch(self) -> tuple[int, list[list[int]]]:
+    def _bins(self, steps: int) -> int:
+        """Micro-batches of a group in so many steps."""
+        return steps * self.settings.shards // len(self._groups)
+
+    def _size_epoch(self) -> tuple[int, list[list[list[int]]]]:
         """The fewest steps for which trial orders can be packed, and one packing for the rare epoch that cannot."""
-        shards = self.settings.shards
         needed = max(
-            math.ceil(int(self.lengths.sum()) / self._capacity), math.ceil(len(self.lengths) / self._max_count)
+            math.ceil(max(int(self.lengths[group].sum()) / self._capacity, len(group) / self._max_count))
+            for group in self._groups
         )
-        steps = math.ceil(needed / shards)
+        steps = math.ceil(needed / self._bins(1))
         while True:
-            trials = [
-                self._pack(numpy_generator(self.settings.seed, "trial", trial), steps * shards)
+            packed = [
+                self._pack(numpy_generator(self.settings.seed, "trial", trial), group, self._bins(steps))
                 for trial in range(PACKING_TRIALS)
+                for group in self._groups
             ]
-            packed = [trial for trial in trials if trial is not None]
-            if len(packed) == PACKING_TRIALS:
-                return steps, packed[0]
+            fitting = [bins for bins in packed if bins is not None]
+            if len(fitting) == len(packed):
+                return steps, fitting[: len(self._groups)]
             steps += max(1, steps // 200)
 
-    def _pack(self, generator: np.random.Generator, count: int) -> list[list[int]] | None:
-        """Deal all structures into `count` bins, the emptiest first, or None where they do not fit.
+    def _pack(self, generator: np.random.Generator, group: np.ndarray, count: int) -> list[list[int]] | None:
+        """Deal the structures of a group into `count` bins, the emptiest first, or None where they do not fit.
 
         Lengths are dealt in tiers, each half as long as the one before, in random order within a tier: long structures
         while there is room for them, short ones to level the bins, and still any two may meet.
         """
-        tiers = np.floor(np.log2(np.maximum(self.lengths, 1))).astype(np.int64)
-        shuffled = generator.permutation(len(self.lengths))
+        lengths = self.lengths[group]
+        tiers = np.floor(np.log2(np.maximum(lengths, 1))).astype(np.int64)
+        shuffled = generator.permutation(len(group))
         order = shuffled[np.argsort(-tiers[shuffled], kind="stable")]
         bins: list[list[int]] = [[] for _ in range(count)]
         heap = [(0, index) for index in range(count)]
-        for row, length in zip(order.tolist(), self.lengths[order].tolist(), strict=True):
+        for row, length in zip(group[order].tolist(), lengths[order].tolist(), strict=True):
             if not heap or heap[0][0] + length > self._capacity:
                 return None
             residues, index = heap[0]
@@ -176,6 +193,23 @@ def sequential_micro_batches(
     while len(batches) % multiple_of:
         batches.append([])
     return batches
+
+
+def sequential_by_part(
+    lengths: np.ndarray, batch_size: int | None, batch_residues: int, parts: np.ndarray, count: int
+) -> list[list[SampleKey]]:
+    """As `sequential_micro_batches`, but number v of every `count` micro-batches has structures of part v alone.
+
+    Parameters
+    ----------
+    parts : (rows,) from 0 to count - 1
+    count : a multiple of the number of processes
+    """
+    columns: list[list[list[SampleKey]]] = []
+    for rows in rows_of_parts(parts, count):
+        batches = sequential_micro_batches(lengths[rows], batch_size, batch_residues, 1)
+        columns.append([[SampleKey(int(rows[key.row]), 0) for key in keys] for keys in batches])
+    return [keys for step in zip_longest(*columns, fillvalue=[]) for keys in step]
 
 
 def shards_per_process(shards: int, num_processes: int) -> int:

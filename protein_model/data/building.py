@@ -17,13 +17,14 @@ from pathlib import Path
 
 from .chain_set import LINES_PER_BLOCK
 from .errors import CacheError
+from .index import INDEX_FILES, write_index
 from .inventory import SourceItem, take_inventory
 from .manifest import CacheOptions, Journal, Manifest, ShardRecord
 from .progress import Progress
 from .report import REPORT_FILE, count_by_kind, write_report
 from .shards import shard_file_name, shard_of, shard_problem
 from .sources import Sources, is_cache_folder
-from .storage import sync_folder
+from .storage import file_digest, sync_folder
 from .workers import Task, make_shards
 
 FILES_PER_SHARD = 64
@@ -78,7 +79,7 @@ def bring_up_to_date(
     CacheError : no structure can be used, or a file changes all the time
     CacheInterrupted : `should_stop` returned True
     """
-    for leftover in folder.glob("shard-*.tmp"):
+    for leftover in (*folder.glob("shard-*.tmp"), *folder.glob(f"{INDEX_FILES}.tmp")):
         leftover.unlink(missing_ok=True)
     manifest = _read_manifest(folder, display)
     journal = Journal(folder)
@@ -102,7 +103,9 @@ def bring_up_to_date(
         sync_folder(folder)
 
     plan.shards.sort(key=lambda record: record["index"])
-    new = Manifest(source, options, shard_count, tuple(plan.shards), tuple(sources.unusable), sources.repeated)
+    filled = [record["file"] for record in plan.shards if sum(record["rows"])]
+    index = write_index(folder, filled, manifest.index if manifest else None) if filled else None
+    new = Manifest(source, options, shard_count, tuple(plan.shards), tuple(sources.unusable), sources.repeated, index)
     if not (folder / REPORT_FILE).exists() or manifest is None or manifest.all_unusable() != new.all_unusable():
         write_report(folder, new.all_unusable())
     if not any(sum(record["rows"]) for record in new.shards):
@@ -110,11 +113,16 @@ def bring_up_to_date(
     if new != manifest:
         new.write(folder)
     journal.remove()
-    used = {record["file"] for record in new.shards}
-    for path in folder.glob("shard-*.arrow"):
+    remove_unlisted(folder, new)
+    return statistics
+
+
+def remove_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Remove shards and indexes of earlier states of a cache."""
+    used = {record["file"] for record in manifest.shards} | {manifest.index["file"] if manifest.index else ""}
+    for path in (*folder.glob("shard-*.arrow"), *folder.glob(INDEX_FILES)):
         if path.name not in used:
             path.unlink()
-    return statistics
 
 
 def _read_manifest(folder: Path, display: Progress) -> Manifest | None:
@@ -140,6 +148,8 @@ def _intact(folder: Path, records: Iterable[ShardRecord], display: Progress) -> 
     for record in records:
         problem = shard_problem(folder / record["file"], record["size"])
         if problem is None:
+            if "sha256" not in record:  # of an older release
+                record = {**record, "sha256": file_digest(folder / record["file"])}
             known[record["file"]] = record
         else:
             display.say(f"{folder / record['file']} cannot be used: {problem}. It is made again.")

@@ -123,8 +123,10 @@ def clusters_by_similarity(
     try:
         # Several processes of one run come here at the same time: one does the work.
         with Locked(cache.folder / "clusters.lock", should_stop, display):
+            cache.fetch_beside(path.name, should_stop)
             clusters = _read_clusters(cache, path)
             if clusters is None:
+                cache.fetch(None, should_stop, display)  # the sequences are in the shards
                 clusters = _compute_clusters(cache, display, should_stop)
                 for old in cache.folder.glob("clusters-*.tsv"):
                     old.unlink()

@@ -55,7 +55,7 @@ class Locked:
                 raise CacheInterrupted(f"stopped while waiting for another process that holds {self._path}")
             if not told and time.monotonic() - started > SECONDS_BEFORE_WAITING_IS_TOLD:
                 told = True
-                self._display.say(f"waiting for another process that builds this cache (lock file {self._path})")
+                self._display.say(f"waiting for another process that works on this cache (lock file {self._path})")
 
     def __exit__(self, *exception: object) -> None:
         self._lock.release()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from .errors import CacheError, Unusable
+from .index import IndexRecord
 from .shards import FORMAT_VERSION
 from .sources import CACHE_FILE, CACHE_MARKER, is_cache_folder
 from .storage import write_atomically
@@ -18,7 +19,7 @@ from .storage import write_atomically
 JOURNAL_FILE = "building.jsonl"
 
 Unit = Literal["chain", "complex"]
-ShardRecord = dict[str, Any]  # index, file, size, items, rows and residues per item, unusable; see `shards.make_shard`
+ShardRecord = dict[str, Any]  # index, file, size, sha256, items, rows, residues, unusable; see `shards.make_shard`
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Manifest:
     shards : those that hold at least one file, by index
     unusable : what was not even read; the shards list what they could not use of their files
     repeated : lines of a list of paths that name a file once more
+    index : file, size and SHA-256 of the index, None in a cache of an older release
     """
 
     source: str
@@ -65,6 +67,7 @@ class Manifest:
     shards: tuple[ShardRecord, ...]
     unusable: tuple[Unusable, ...]
     repeated: int = 0
+    index: IndexRecord | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -93,6 +96,7 @@ class Manifest:
             "shard_count": self.shard_count,
             "repeated": self.repeated,
             "unusable": self.unusable,
+            "index": self.index,
             "shards": self.shards,
         }
         write_atomically(folder / CACHE_FILE, f"{CACHE_MARKER}, {json.dumps(content)[1:]}\n")
@@ -122,6 +126,7 @@ class Manifest:
                 shards=tuple(content["shards"]),
                 unusable=tuple(Unusable(*line) for line in content["unusable"]),
                 repeated=content["repeated"],
+                index=content.get("index"),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise CacheError(

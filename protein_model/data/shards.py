@@ -21,6 +21,7 @@ from .chain_set import LINES_PER_BLOCK, parse_lines, read_block
 from .errors import CacheError, Unusable
 from .inventory import SourceItem, file_status, hashed
 from .rows import SCHEMA, NamedStructure, to_table, units_of
+from .storage import file_digest
 
 # Raise it whenever rows would come out differently: other columns, other decisions in reading structures.
 FORMAT_VERSION = 2
@@ -82,8 +83,9 @@ def make_shard(task: Mapping[str, Any], on_item: Callable[[int], None]) -> dict[
 
     Returns
     -------
-    "file" and "size" of the Arrow file, "items" now with hashes, "rows" and "residues" per item, "unusable" lines of
-    the report, "reused" if no item had to be read (rows, residues and unusable are then those of the existing file)
+    "file", "size" and "sha256" of the Arrow file, "items" now with hashes, "rows" and "residues" per item, "unusable"
+    lines of the report, "reused" if no item had to be read (all but "file" and "items" are then those of the existing
+    file)
 
     Raises
     ------
@@ -108,6 +110,7 @@ def make_shard(task: Mapping[str, Any], on_item: Callable[[int], None]) -> dict[
                 **result,
                 "reused": False,
                 "size": path.stat().st_size,
+                "sha256": file_digest(path),
                 "rows": [rows for rows, _ in counts],
                 "residues": [residues for _, residues in counts],
                 "unusable": [list(line) for line in unusable],

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..randomness import derived_seed
+from .addresses import is_address
 from .cache import StructureCache
 from .clusters import clusters_by_similarity, clusters_from_file
 from .errors import SplitError
@@ -54,7 +55,8 @@ def predefined_split(cache: StructureCache, pdb_path: str | Path, split_file: st
 
     Parameters
     ----------
-    pdb_path : that the cache was built from; for a finished cache, the place where its sources were is searched as well
+    pdb_path : that the cache was built from, or the folder or address of a finished cache; then the place where its
+        sources were is searched as well
     split_file : JSON with lists of names under "train", "validation" and, if any, "test"
 
     Raises
@@ -62,9 +64,12 @@ def predefined_split(cache: StructureCache, pdb_path: str | Path, split_file: st
     SplitError : there is none, it is malformed, a name or a structure is in two parts, or nothing is left to train or
         to validate on
     """
-    folders = list(dict.fromkeys(data_folder(path) for path in (Path(pdb_path), Path(cache.source))))
     if split_file is not None:
         return _from_file(cache, Path(split_file))
+    if is_address(pdb_path):
+        cache.fetch_beside(SPLIT_FILE)
+        pdb_path = cache.folder
+    folders = list(dict.fromkeys(data_folder(path) for path in (Path(pdb_path), Path(cache.source))))
     for folder in folders:
         if (folder / SPLIT_FILE).is_file():
             return _from_file(cache, folder / SPLIT_FILE)

@@ -1,9 +1,19 @@
-"""Small files that are either there in full or not at all."""
+"""Files that are either there in full or not at all, and what is in them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

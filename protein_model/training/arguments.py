@@ -19,6 +19,7 @@ from typing import Any, Literal
 import yaml
 from transformers import HfArgumentParser
 
+from ..data.addresses import is_address
 from ..errors import UserError
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -41,10 +42,13 @@ class Settings:
     pdb_path: str | None = _option(
         None,
         "Training structures: a folder of PDB / mmCIF files (searched recursively), one file, a text file of paths, a "
-        "chain_set.jsonl, or a finished cache. Without it, the embedded example structures.",
+        "chain_set.jsonl, or a finished cache, also at an address such as s3://bucket/cache or "
+        "hf://datasets/organisation/name. Without it, the embedded example structures.",
     )
     cache_dir: str = _option(
-        "cache", "Folder for the data sets built from structure files; may be the same as --pdb_path."
+        "cache",
+        "Folder for the data sets built from structure files, may be the same as --pdb_path, and for copies of those "
+        "at an address.",
     )
     unit: Literal["chain", "complex"] = _option(
         "chain", "Train on single chains, or on all protein chains of a file together."
@@ -58,6 +62,11 @@ class Settings:
         None, "Sequence clusters as mmseqs2 writes them (representative, member), for the split by cluster."
     )
     validation_fraction: float = _option(0.1, "Share of the structures to validate on, where the split is by cluster.")
+    shuffle_within_parts: bool = _option(
+        False,
+        "Deal the data to as many parts as a global batch has micro-batches, and draw each micro-batch from its own: "
+        "every machine reads, and fetches from an address, its parts only.",
+    )
     num_workers: int = _option(0, "Loader processes per training process; 0 loads in the training process itself.")
     # Model
     hidden_dim: int = _option(128, "Width of residue and edge embeddings.")
@@ -106,7 +115,8 @@ class Settings:
     # Checkpoints and output
     resume_from: str | None = _option(
         None,
-        "Checkpoint folder, best_model, latest, or a save folder to go on from its newest good checkpoint.",
+        "Checkpoint folder, best_model, latest, or a save folder to go on from its newest good checkpoint; also the "
+        "address of a checkpoint or of a folder of them, as --mirror_checkpoints_to makes it.",
         aliases=["--resume"],
     )
     start_from: str | None = _option(
@@ -118,6 +128,11 @@ class Settings:
         None,
         "Folder for checkpoints, best model, history and loss curve; by default the folder that is resumed from, or "
         "checkpoints.",
+    )
+    mirror_checkpoints_to: str | None = _option(
+        None,
+        "Address or folder that gets a copy of every checkpoint in the background, such as s3://bucket/run; with "
+        "--resume_from latest and nothing in --save_dir, the run goes on from there.",
     )
     save_every: int = _option(1, "Epochs between checkpoints.")
     save_every_steps: int | None = _option(None, "Optimizer steps between checkpoints within an epoch.")
@@ -269,13 +284,36 @@ class GivenOptions:
         return Settings(**{**adopted, **(settled or {}), **self.values})
 
 
-_PATHS = ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir")
+_PATHS = ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir", "mirror_checkpoints_to")
 
 
 def absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """Options for a settings file: the run may be resumed from another working folder."""
-    paths = {name: str(Path(settings[name]).resolve()) for name in _PATHS if settings[name] is not None}
+    given = {name: settings[name] for name in _PATHS if settings.get(name) is not None}
+    paths = {name: str(Path(path).resolve()) for name, path in given.items() if not is_address(path)}
     return {**settings, **paths}
+
+
+# Addresses that people try, and what to do instead.
+_LOCAL_ONLY = {
+    "cache_dir": "it is memory-mapped; give a folder, on a disk of each machine or shared by all",
+    "split_file": "copy the file to a folder, or beside cache.json of the cache at --pdb_path",
+    "cluster_file": "copy the file to a folder",
+    "save_dir": "a checkpoint is committed by renaming a folder, which object stores cannot; give a folder on a file "
+    "system that all machines share, and the address as --mirror_checkpoints_to",
+}
+
+
+def refuse_addresses(given: GivenOptions) -> None:
+    """Refuse addresses where only paths will do, before a folder of such a name is made.
+
+    Raises
+    ------
+    SettingsError : says what to do instead
+    """
+    for name, advice in _LOCAL_ONLY.items():
+        if is_address(value := given.values.get(name) or ""):
+            raise SettingsError(f"--{name} {value}: must be a path, not an address: {advice}")
 
 
 # A resumed run does not take these from its checkpoint: they belong to the launch, not to the run.

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from ..data.storage import sync_folder
+from ..data.storage import file_digest, sync_folder
 from ..errors import UserError
 
 MANIFEST = "manifest.json"
@@ -74,15 +74,6 @@ class Manifest:
     registered: list[str]
     versions: dict[str, str]
     files: dict[str, tuple[int, str]]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def flush_file(path: Path) -> None:
@@ -432,8 +423,12 @@ def locate(resume_from: str, save_dir: Path) -> ResumePoint | None:
 
 def is_checkpoint(path: Path) -> bool:
     """A folder that is, or was, a checkpoint; it may be damaged."""
-    named = _CHECKPOINT_NAME.fullmatch(path.name) is not None or path.name == BEST_MODEL
-    return named or (path / MANIFEST).exists()
+    return is_checkpoint_name(path.name) or (path / MANIFEST).exists()
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """A name that a run gives to a checkpoint."""
+    return _CHECKPOINT_NAME.fullmatch(name) is not None or name == BEST_MODEL
 
 
 def _newest(store: CheckpointStore) -> ResumePoint:
@@ -467,10 +462,14 @@ def _step_of(path: Path) -> int:
 
 
 def _rank(path: Path) -> tuple[int, int, str]:
+    return rank(_step_of(path), path.name)
+
+
+def rank(step: int, name: str) -> tuple[int, int, str]:
     """By steps done; of several after the same step, one of a finished and validated epoch comes first."""
     kinds = ("checkpoint_step_", BEST_MODEL, "checkpoint_epoch_")
-    kind = next((number for number, prefix in enumerate(kinds) if path.name.startswith(prefix)), -1)
-    return _step_of(path), kind, path.name
+    kind = next((number for number, prefix in enumerate(kinds) if name.startswith(prefix)), -1)
+    return step, kind, name
 
 
 def _files_below(folder: Path, root: Path) -> set[str]:

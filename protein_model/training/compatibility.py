@@ -45,6 +45,7 @@ _CHANGEABLE: dict[str, tuple[Severity, str]] = {
     "seed": ("warn", _NEW_ORDER),
     "batch_size": ("warn", _NEW_ORDER),
     "batch_residues": ("warn", _NEW_ORDER),
+    "shuffle_within_parts": ("warn", _NEW_ORDER),
     "unit": ("warn", ""),
     "min_length": ("warn", ""),
     "use_predefined_split": ("warn", ""),

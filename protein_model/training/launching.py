@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -48,6 +48,22 @@ def refuse_sharding() -> None:
                 f"this launch asks for {name}, which gives every process a part of the model only; this trainer keeps "
                 "the whole model on each (1.2 GiB with optimizer and average for 66 million parameters). Launch with "
                 "accelerate_configs/multi_gpu_8.yaml or multi_node_2x8.yaml instead"
+            )
+
+
+def refuse_different_data(fingerprints: Sequence[str], pdb_path: str | None) -> None:
+    """Refuse a launch whose processes found different data: a folder that is another one on each machine, or a cache
+    that is being rebuilt.
+
+    Parameters
+    ----------
+    fingerprints : of the data, by process
+    """
+    for process, found in enumerate(fingerprints):
+        if found != fingerprints[0]:
+            raise LaunchError(
+                f"--pdb_path {pdb_path}: process {process} found other data than process 0; they must be the same on "
+                "all machines"
             )
 
 

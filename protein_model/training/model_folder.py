@@ -12,9 +12,10 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
+from ..data.storage import file_digest
 from ..errors import UserError
 from ..model import configuration
-from .checkpoints import MANIFEST, DamagedCheckpoint, file_digest, read_manifest
+from .checkpoints import MANIFEST, DamagedCheckpoint, read_manifest
 from .layout import CONFIG_FILE, SETTINGS_FILE, WEIGHTS_FILE
 from .model_card import CARD_FILE, model_card
 

@@ -6,13 +6,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data.batching import BatchSettings, EpochPlan, MicroBatchSampler, SampleKey, sequential_micro_batches
+from ..data.addresses import data_path
+from ..data.batching import (
+    BatchSettings,
+    EpochPlan,
+    MicroBatchSampler,
+    SampleKey,
+    sequential_by_part,
+    sequential_micro_batches,
+)
 from ..data.cache import CacheOptions, StructureCache, build_cache
 from ..data.collate import StructureDataset, collate
+from ..data.parts import equal_parts, parts_of_neighbours
+from ..data.progress import Progress
 from ..data.splits import Split, cluster_split, predefined_split
 from ..model.configuration import ProteinModelConfig
 from .arguments import EXAMPLES, Settings
@@ -45,16 +56,17 @@ class TrainingData:
 def prepare_data(
     settings: Settings,
     shards: int,
+    process_index: int,
     num_processes: int,
     say: Callable[[str], None] | None,
     should_stop: Callable[[], bool],
 ) -> TrainingData:
-    """Build or open the cache, split it and plan the epochs.
+    """Build or open the cache, split it, plan the epochs, and have here what this process reads of it.
 
     Parameters
     ----------
     shards : micro-batches per optimizer step over all processes
-    num_processes : that share them
+    process_index, num_processes : of those that share them
     say : prints a line, and bars are shown while the cache is built and sequences are grouped; None on processes that
         are silent
     should_stop : polled while the cache is built and sequences are grouped
@@ -63,21 +75,36 @@ def prepare_data(
     ------
     CacheInterrupted : `should_stop` returned True
     """
-    source = Path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES
+    source = data_path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES
     options = CacheOptions(unit=settings.unit, min_length=settings.min_length)
     cache = build_cache(source, Path(settings.cache_dir), options, should_stop=should_stop, progress=say is not None)
     split = split_data(settings, cache, source, say is not None, should_stop)
     batch_settings = BatchSettings(settings.batch_size, settings.batch_residues, shards, settings.seed)
-    plan = EpochPlan(cache.lengths[split.train], batch_settings)
+    lengths, validation_lengths = cache.lengths[split.train], cache.lengths[split.validation]
+    validation_residues = settings.batch_residues or DEFAULT_VALIDATION_RESIDUES
+    rows: np.ndarray | None = None
+    if settings.shuffle_within_parts:
+        places, validation_places = cache.stored_places[split.train], cache.stored_places[split.validation]
+        parts = equal_parts(places, np.minimum(lengths, settings.batch_residues or lengths.max()), shards)
+        validation_parts = parts_of_neighbours(validation_places, places, parts)
+        plan = EpochPlan(lengths, batch_settings, parts)
+        validation_batches = sequential_by_part(
+            validation_lengths, settings.batch_size, validation_residues, validation_parts, shards
+        )
+        # Accelerate deals micro-batches out in turn: those of part v go to process v modulo the number of processes.
+        own, own_validation = (each % num_processes == process_index for each in (parts, validation_parts))
+        rows = np.concatenate([split.train[own], split.validation[own_validation]])
+    else:
+        plan = EpochPlan(lengths, batch_settings)
+        validation_batches = sequential_micro_batches(
+            validation_lengths, settings.batch_size, validation_residues, multiple_of=num_processes
+        )
+    if not settings.dry_run:
+        # Now, so that no training depends on a network; without parts, the first few steps need every shard anyway.
+        cache.fetch(rows, should_stop, Progress(say is not None, "fetching the data"))
     sampler = MicroBatchSampler(plan)
     train = StructureDataset(cache, split.train, settings.batch_residues, settings.seed)
     validation = StructureDataset(cache, split.validation, None, settings.seed)
-    validation_batches = sequential_micro_batches(
-        cache.lengths[split.validation],
-        settings.batch_size,
-        settings.batch_residues or DEFAULT_VALIDATION_RESIDUES,
-        multiple_of=num_processes,
-    )
 
     def loader(dataset: StructureDataset, batch_sampler: object) -> DataLoader:
         return DataLoader(
@@ -111,7 +138,7 @@ class FixedBatches:
 def split_data(
     settings: Settings,
     cache: StructureCache,
-    source: Path,
+    source: Path | str,
     show_progress: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Split:

@@ -17,6 +17,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from ..data.addresses import is_address, refuse_password
 from ..errors import UserError
 from ..model.configuration import ProteinModelConfig
 from . import compatibility
@@ -25,6 +26,8 @@ from .checkpoints import CheckpointError, CheckpointStore, ResumePoint, locate, 
 from .interchange import import_checkpoint, named_file
 from .launching import scaled_learning_rate
 from .layout import SETTINGS_FILE
+from .mirror import adopt, mirror_address
+from .remote_checkpoints import LATEST, fetch_checkpoint, split_address
 from .schedule import Schedule, extended, restarted
 
 Say = Callable[[str], None]
@@ -93,6 +96,9 @@ def _choose(given: GivenOptions, shards: int, say: Say) -> SavedRun | None:
         store.lock(say)
         for line in store.recover():
             say(line)
+    mirror = given.values.get("mirror_checkpoints_to")
+    if resume_from == LATEST and mirror is not None and not store.resumable():
+        resume_from = mirror_address(mirror)  # on a machine that has lost its disk
     if resume_from is None:
         present = store.resumable()
         if present:
@@ -101,6 +107,17 @@ def _choose(given: GivenOptions, shards: int, say: Say) -> SavedRun | None:
                 "--resume_from latest to go on with it, or another --save_dir to start a new one."
             )
         return None
+    if is_address(resume_from):
+        refuse_password(resume_from)
+        target = _scratch() if given.values.get("dry_run") else save_dir
+        fetched = fetch_checkpoint(resume_from, target, say)
+        if fetched is None:
+            say(f"{resume_from} has no checkpoint yet: starting from the beginning")
+            return None
+        there = split_address(resume_from)[0]
+        if mirror is not None and there == mirror_address(mirror):
+            adopt(target, there)
+        resume_from = str(fetched)
     file = named_file(resume_from, save_dir)
     if file is not None:
         resume_from = str(_imported(file, given, shards, save_dir, say))
@@ -132,13 +149,19 @@ def _imported(file: Path, given: GivenOptions, shards: int, save_dir: Path, say:
     """Make a single-file checkpoint a folder, which is then resumed like any other."""
     dry_run = given.values.get("dry_run")
     if dry_run:
-        save_dir = Path(tempfile.mkdtemp())
-        atexit.register(shutil.rmtree, save_dir, ignore_errors=True)
+        save_dir = _scratch()
     imported = import_checkpoint(file, given, shards, save_dir)
     for note in imported.notes:
         say(f"WARNING: {file.name}: {note}")
     say(f"Imported {file} as {imported.folder}{', for the dry run only' if dry_run else ''}")
     return imported.folder
+
+
+def _scratch() -> Path:
+    """A folder that is gone when the process ends."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def compare(saved: SavedRun, config: ProteinModelConfig, description: Mapping[str, Any], say: Say) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.addresses import data_path
 from ..data.cache import CacheOptions, StructureCache, build_cache
 from ..data.errors import SplitError
+from ..data.progress import Progress
 from ..data.splits import PARTS
 from .arguments import EXAMPLES, GivenOptions
 from .preparation import split_data
@@ -18,7 +20,7 @@ __all__ = ["PARTS", "saved_part"]
 
 
 def saved_part(
-    model_folder: Path, part: str, pdb_path: Path | None = None, progress: bool = True
+    model_folder: Path, part: str, pdb_path: Path | str | None = None, progress: bool = True
 ) -> tuple[StructureCache, np.ndarray]:
     """The structures of one part of a run's split.
 
@@ -29,7 +31,7 @@ def saved_part(
     ----------
     model_folder : best model or checkpoint of the run, with its settings
     part : "train", "validation" or "test"
-    pdb_path : where the data are now, structure files or a finished cache; by default where they were
+    pdb_path : where the data are now, structure files or a finished cache, or its address; by default where they were
     progress : show a bar if the cache must be built
 
     Returns
@@ -53,7 +55,7 @@ def saved_part(
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SplitError(f"--split {part}: {path} cannot be read ({error})") from error
-    source = pdb_path or (Path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES)
+    source = pdb_path or (data_path(settings.pdb_path) if settings.pdb_path is not None else EXAMPLES)
     options = CacheOptions(unit=settings.unit, min_length=settings.min_length)
     cache = build_cache(source, Path(settings.cache_dir), options, progress=progress)
     if cache.fingerprint != fingerprint:
@@ -65,4 +67,5 @@ def saved_part(
     rows: np.ndarray = getattr(split_data(settings, cache, source), part)
     if not len(rows):
         raise SplitError(f"--split {part}: the split of this run has no {part} structures")
+    cache.fetch(rows, display=Progress(progress, "fetching the data"))
     return cache, rows

@@ -39,14 +39,21 @@ from ..data.cache import CacheInterrupted
 from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
 from ..randomness import derived_seed
-from .arguments import GivenOptions, Settings, absolute_paths
+from .arguments import GivenOptions, Settings, absolute_paths, refuse_addresses
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
 from .curves import draw_loss_curve
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
-from .launching import Whereabouts, describe_batch, process_group_options, refuse_sharding
+from .launching import (
+    Whereabouts,
+    describe_batch,
+    process_group_options,
+    refuse_different_data,
+    refuse_sharding,
+)
 from .layout import SETTINGS_FILE
+from .mirror import mirror_of
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
 from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noise
 from .records import HISTORY_FILE, write_history
@@ -112,6 +119,7 @@ class Trainer:
     """
 
     def __init__(self, given: GivenOptions, stop: StopRequest | None = None, joined: Callable[[], None] = lambda: None):
+        refuse_addresses(given)
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
         self._launched = time.monotonic()
         self.stop = stop if stop is not None else StopRequest()  # one without a signal is false
@@ -138,6 +146,7 @@ class Trainer:
         )
         speaks = self.accelerator.is_main_process
         self.publisher = publisher_of(settings, self.save_dir / BEST_MODEL, self.console.say) if speaks else None
+        self.mirror = mirror_of(settings, self.store, self.console.say) if speaks else None
         self.shards, self.micro_steps = self._cut_steps(saved)
         self.whereabouts.at("preparing the data")
         self.data = self._prepare_data()
@@ -203,6 +212,7 @@ class Trainer:
             data = prepare_data(
                 self.settings,
                 self.shards,
+                self.accelerator.process_index,
                 self.accelerator.num_processes,
                 self.console.say if self.accelerator.is_main_process else None,
                 self.stop.__bool__,
@@ -212,6 +222,8 @@ class Trainer:
         if self._any_process(interrupted is not None or bool(self.stop)):
             self.store.unlock()
             raise RunStopped(str(interrupted or "stopped before training began"))
+        if self.accelerator.num_processes > 1:
+            refuse_different_data(gather_object([data.cache.fingerprint]), self.settings.pdb_path)
         return data
 
     # ------------------------------------------------------------------ the run
@@ -232,12 +244,16 @@ class Trainer:
             self.tracking.start(self.settings.to_dict(), progress.step, pending, self._went_back)
             if self.publisher is not None:
                 self.publisher.start()
+            if self.mirror is not None:
+                self.mirror.start()
             result = self._fit()
             finished = True
             return result
         finally:
             self.whereabouts.at("ending the run")
             self.writer.wait()
+            if self.mirror is not None:
+                self.mirror.close(finished)
             if self.publisher is not None:
                 self.publisher.close(finished)
             if not finished:  # else sampled designs are still to come
@@ -488,6 +504,8 @@ class Trainer:
 
         def afterwards() -> None:
             self.store.prune(self.settings.keep_last, self.settings.keep_every)
+            if self.mirror is not None:
+                self.mirror.look()
             if drawn is not None:
                 self._draw_curve(*drawn)
 

@@ -52,6 +52,21 @@ def test_options_reach_the_cache(tmp_path, capsys):
     assert 0 < len(cache) < 8
 
 
+def test_a_cache_at_an_address_is_fetched_whole(tmp_path, capsys):
+    copy_examples(tmp_path / "data", 1)
+    command = ["cache", "--cache_dir", str(tmp_path / "there"), "--num_workers", "1", "--pdb_path"]
+    assert main([*command, str(tmp_path / "data")]) == 0
+    there = Path(capsys.readouterr().out.strip())
+    command[2] = str(tmp_path / "here")
+    assert main([*command, f"file://{there}"]) == 0
+    output, errors = capsys.readouterr()
+    here = Path(output.strip())
+    assert here.parent == tmp_path / "here"
+    assert open_cache(here).names == open_cache(there).names
+    assert "8 structures with 797 residues in 2 shards (0.1 MB) at file://" in errors
+    assert "2 of 2 shards that are read here, 0.1 MB, fetched in " in errors
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -242,6 +242,10 @@ def test_designs_of_any_tool(capsys, structures, tmp_path):
     [
         (["--model", "MODEL"], "give --pdb_path, or --split"),
         (["--model", "MODEL", "--pdb_path", "nowhere"], "nowhere: there is no such file or folder"),
+        (
+            ["--model", "MODEL", "--pdb_path", "s3://lab/cache"],
+            "fetch the cache first, by python -m protein_model cache",
+        ),
         (["--model", "nowhere", "--pdb_path", "DATA"], "--model nowhere: has no config.json"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--num_orders", "-1"], "--num_orders must be at least 0"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--steps", "0"], "--steps 0"),

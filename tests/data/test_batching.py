@@ -10,9 +10,11 @@ from protein_model.data.batching import (
     BatchSettings,
     EpochPlan,
     MicroBatchSampler,
+    sequential_by_part,
     sequential_micro_batches,
     shards_per_process,
 )
+from protein_model.data.parts import equal_parts, parts_of_neighbours, rows_of_parts
 
 lengths_strategy = st.lists(st.integers(1, 700), min_size=1, max_size=150).map(np.array)
 
@@ -117,3 +119,97 @@ def test_evaluation_batches_have_each_structure_once(lengths, batch_size, multip
 def test_unusable_limits_are_refused(batch_size, batch_residues, message):
     with pytest.raises(BatchingError, match=message):
         BatchSettings(batch_size, batch_residues, 1, 0)
+
+
+# Parts
+
+
+def plan_of_parts(lengths, batch_size, batch_residues, shards, seed, places=None):
+    places = np.arange(len(lengths)) if places is None else places
+    parts = equal_parts(places, lengths, shards)
+    return EpochPlan(lengths, BatchSettings(batch_size, batch_residues, shards, seed), parts), parts
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    lengths=lengths_strategy,
+    batch_size=st.none() | st.integers(1, 9),
+    batch_residues=st.integers(20, 900),
+    shards=st.integers(1, 8),
+    seed=st.integers(0, 5),
+)
+def test_micro_batches_of_parts_have_each_structure_once_within_the_limits(
+    lengths, batch_size, batch_residues, shards, seed
+):
+    plan, parts = plan_of_parts(lengths, batch_size, batch_residues, shards, seed)
+    for epoch in range(3):
+        batches = plan.epoch(epoch)
+        assert len(batches) == plan.steps_per_epoch * shards
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+        for number, rows in enumerate(batches):
+            assert (parts[rows] == number % shards).all()
+            assert len(rows) <= (batch_size or len(lengths))
+            assert np.minimum(lengths[rows], batch_residues).sum() <= batch_residues
+
+
+@given(lengths=lengths_strategy, count=st.integers(1, 12), seed=st.integers(0, 9))
+def test_parts_are_neighbours_and_equally_large(lengths, count, seed):
+    places = np.random.default_rng(seed).permutation(len(lengths))
+    parts = equal_parts(places, lengths, count)
+    assert (np.diff(parts[np.argsort(places)]) >= 0).all()
+    sizes = np.bincount(parts, weights=lengths, minlength=count)
+    assert len(sizes) == count
+    assert np.abs(sizes - lengths.sum() / count).max() <= lengths.max()
+    for part, rows in enumerate(rows_of_parts(parts, count)):
+        assert rows.tolist() == np.flatnonzero(parts == part).tolist()
+
+
+def test_parts_of_neighbours_are_those_of_the_structures_beside_them():
+    places, parts = np.array([40, 10, 30, 20]), np.array([2, 0, 1, 0])
+    assert parts_of_neighbours(np.array([5, 11, 29, 31, 99]), places, parts).tolist() == [0, 0, 0, 1, 2]
+
+
+def test_parts_cost_few_steps_and_keep_the_order_random():
+    lengths = np.random.default_rng(6).integers(40, 500, 6000)
+    plan, _ = plan_of_parts(lengths, None, 6000, 8, 0)
+    assert plan.steps_per_epoch <= EpochPlan(lengths, BatchSettings(None, 6000, 8, 0)).steps_per_epoch + 1
+    first, second = plan.epoch(0), plan.epoch(1)
+    assert [rows.tolist() for rows in first] == [rows.tolist() for rows in plan.epoch(0)]
+    assert [rows.tolist() for rows in first] != [rows.tolist() for rows in second]
+    filled = np.array([lengths[rows].sum() for rows in first])
+    assert filled.min() > 0.9 * filled.max()
+
+
+def test_any_two_structures_meet_as_often_with_parts_in_a_step():
+    """Of the same part or of different ones: once in as many epochs as an epoch has steps."""
+    lengths = np.full(48, 100)
+    plan, parts = plan_of_parts(lengths, None, 400, 4, 0)
+    epochs, step_of = 600, np.empty(48, int)
+    met = np.zeros((48, 48))
+    for epoch in range(epochs):
+        for number, rows in enumerate(plan.epoch(epoch)):
+            step_of[rows] = number // 4
+        met += step_of[:, None] == step_of
+    same = parts[:, None] == parts
+    np.fill_diagonal(met, np.nan)
+    expected = epochs / plan.steps_per_epoch
+    assert plan.steps_per_epoch == 3
+    assert np.nanmean(met[~same]) == pytest.approx(expected, rel=0.02)
+    # One of 12 places of a part is taken by the structure itself: 3 others of 11 are in its step.
+    assert np.nanmean(met[same]) == pytest.approx(epochs * 3 / 11, rel=0.02)
+    assert np.nanmin(met) > 0.6 * epochs * 3 / 11
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=lengths_strategy, batch_size=st.none() | st.integers(1, 9), count=st.integers(1, 6), seed=st.integers(0, 9)
+)
+def test_evaluation_batches_of_parts_have_each_structure_once(lengths, batch_size, count, seed):
+    parts = np.random.default_rng(seed).integers(0, count, len(lengths))
+    batches = sequential_by_part(lengths, batch_size, 800, parts, count)
+    assert len(batches) % count == 0
+    assert sorted(key.row for keys in batches for key in keys) == list(range(len(lengths)))
+    for number, keys in enumerate(batches):
+        assert all(parts[key.row] == number % count for key in keys)
+        assert len(keys) <= (batch_size or len(lengths))
+        assert len(keys) <= 1 or sum(int(lengths[key.row]) for key in keys) <= 800

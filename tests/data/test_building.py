@@ -157,7 +157,7 @@ def test_one_changed_added_or_removed_file_costs_its_shard(folder_of_many, tmp_p
     first = build(folder_of_many, tmp_path)
     total = 5 * FILES_PER_SHARD
     assert (first.statistics.read, first.statistics.kept) == (total, 0)
-    shards = sorted(first.folder.glob("*.arrow"))
+    shards = sorted(first.folder.glob("shard-*.arrow"))
     assert len(shards) == 5
 
     changed = folder_of_many / "f007.pdb"
@@ -167,7 +167,7 @@ def test_one_changed_added_or_removed_file_costs_its_shard(folder_of_many, tmp_p
     assert second.statistics.read + second.statistics.kept == total
     assert second.lengths[second.names.index("f007.A")] == 4
     assert second.fingerprint != first.fingerprint
-    assert len(set(second.folder.glob("*.arrow")) & set(shards)) == 4
+    assert len(set(second.folder.glob("shard-*.arrow")) & set(shards)) == 4
 
     (folder_of_many / "new.pdb").write_text(pdb_text(5))
     third = build(folder_of_many, tmp_path)
@@ -390,7 +390,7 @@ def test_who_waits_says_so_and_goes_on_when_the_other_is_done(held_lock, tmp_pat
     held_lock.release()
     waiting.join(timeout=30)
     assert len(built[0]) == 4
-    assert "waiting for another process that builds this cache" in capsys.readouterr().err
+    assert "waiting for another process that works on this cache" in capsys.readouterr().err
 
 
 def test_waiting_can_be_stopped(held_lock, tmp_path):
@@ -505,7 +505,7 @@ def test_damaged_and_missing_shards_are_made_again(tmp_path, capsys):
     write_files(tmp_path / "data", 40)
     good = build(tmp_path / "data", tmp_path)
     expected = content(good)
-    shards = sorted(good.folder.glob("*.arrow"))
+    shards = sorted(good.folder.glob("shard-*.arrow"))
     assert len(shards) == MIN_SHARDS
     shards[0].unlink()
     shards[1].write_bytes(shards[1].read_bytes()[:-100])

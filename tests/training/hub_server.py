@@ -365,18 +365,19 @@ class _Handler(BaseHTTPRequestHandler):
         return 206, content[first : last + 1], headers
 
 
+_KIND = "(?:models|datasets)"  # of one name there is one repository here
 _NAME = r"([^/]+/[^/]+)"
 _ROUTES = (
     (r"/api/repos/create", ("POST",), "create"),
     (r"/api/validate-yaml", ("POST",), "validate"),
-    (rf"/api/models/{_NAME}/preupload/([^/]+)", ("POST",), "preupload"),
-    (rf"/api/models/{_NAME}/commit/([^/]+)", ("POST",), "commit"),
-    (rf"/api/models/{_NAME}/tree/([^/]+)", ("GET",), "tree"),
-    (rf"/api/models/{_NAME}(?:/revision/([^/]+))?", ("GET",), "info"),
+    (rf"/api/{_KIND}/{_NAME}/preupload/([^/]+)", ("POST",), "preupload"),
+    (rf"/api/{_KIND}/{_NAME}/commit/([^/]+)", ("POST",), "commit"),
+    (rf"/api/{_KIND}/{_NAME}/tree/([^/]+)", ("GET",), "tree"),
+    (rf"/api/{_KIND}/{_NAME}(?:/revision/([^/]+))?", ("GET",), "info"),
     (rf"/{_NAME}\.git/info/lfs/objects/batch", ("POST",), "lfs_batch"),
     (r"/lfs/verify", ("POST",), "lfs_verify"),
     (r"/lfs/([0-9a-f]{64})", ("PUT",), "lfs_upload"),
-    (rf"/{_NAME}/resolve/([^/]+)/(.+)", ("GET", "HEAD"), "resolve"),
+    (rf"/(?:datasets/)?{_NAME}/resolve/([^/]+)/(.+)", ("GET", "HEAD"), "resolve"),
 )
 
 

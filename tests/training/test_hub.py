@@ -13,10 +13,11 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 
 from protein_model.__main__ import main as command
+from protein_model.data.storage import file_digest
 from protein_model.errors import UserError
 from protein_model.model.modeling import ProteinModel
 from protein_model.training import hub
-from protein_model.training.checkpoints import CheckpointStore, file_digest
+from protein_model.training.checkpoints import CheckpointStore
 from protein_model.training.hub import HubError, HubTarget, Publisher, push_folder
 from protein_model.training.model_folder import write_model_folder
 from tests.training.hub_server import TOKEN, TRANSIENT, Failure, HubServer, failing
