@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .configuration import ProteinModelConfig
 
@@ -62,10 +63,16 @@ class EncoderLayer(nn.Module):
 
 
 class BackboneEncoder(nn.Module):
-    """Message passing on the graph of nearest residues, invariant to rotation and translation."""
+    """Message passing on the graph of nearest residues, invariant to rotation and translation.
+
+    Attributes
+    ----------
+    recompute : keep only what goes into each layer in training, and compute the rest again in the backward pass
+    """
 
     def __init__(self, config: ProteinModelConfig):
         super().__init__()
+        self.recompute = False
         self.num_neighbors = config.num_neighbors
         self.num_radial_bases = config.num_radial_bases
         self.max_relative_position = config.max_relative_position
@@ -107,7 +114,11 @@ class BackboneEncoder(nn.Module):
         edges = self.edge_norm(edges + self.embed_offset(offsets))
         residues = self.embed_angles(angles.to(dtype))
         for layer in self.layers:
-            residues, edges = layer(residues, edges, neighbours, present)
+            if self.recompute and torch.is_grad_enabled():
+                # It takes the same random numbers the second time, so that results are the same to the last bit.
+                residues, edges = checkpoint(layer, residues, edges, neighbours, present, use_reentrant=False)
+            else:
+                residues, edges = layer(residues, edges, neighbours, present)
         return EncodedBackbone(
             self.residue_norm(residues), self.final_edge_norm(edges), neighbours, present, structure_index
         )

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,9 @@ class Settings:
     )
     num_workers: int = _option(0, "Loader processes per training process; 0 loads in the training process itself.")
     # Model
+    preset: Literal["tiny", "base", "large"] | None = _option(
+        None, "Size of the model: sets width, layers and neighbours, where these are not given themselves [base]."
+    )
     hidden_dim: int = _option(128, "Width of residue and edge embeddings.")
     num_encoder_layers: int = _option(5, "Message-passing layers that read the backbone.")
     num_decoder_layers: int = _option(1, "Message-passing layers that denoise the sequence; one makes sampling fast.")
@@ -110,6 +113,11 @@ class Settings:
     seed: int = _option(0, "Everything random in a run follows from it.")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = _option(
         None, "Precision of the network; by default that of the accelerate configuration. Geometry is always float32."
+    )
+    gradient_checkpointing: bool = _option(
+        False,
+        "Keep only what goes into each encoder layer, and compute the rest again in the backward pass: a third of the "
+        "memory, at the price of time. Results are the same.",
     )
     timeout_minutes: float = _option(30.0, "How long a process waits for the others before the run gives up.")
     # Checkpoints and output
@@ -199,11 +207,6 @@ class Settings:
         if self.hub_model_id is not None and not self.push_to_hub:
             raise SettingsError("--hub_model_id goes with --push_to_hub")
 
-    @property
-    def demo(self) -> bool:
-        """Trains on the embedded examples."""
-        return self.pdb_path is None
-
     def to_dict(self) -> dict[str, Any]:
         """All options as plain values."""
         return dataclasses.asdict(self)
@@ -263,6 +266,18 @@ def _check_ranges(settings: Settings) -> None:
             raise SettingsError(f"--{name} must be above 0")
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_dim": 64, "num_encoder_layers": 3, "num_decoder_layers": 1, "num_neighbors": 16},
+    "base": {"hidden_dim": 128, "num_encoder_layers": 5, "num_decoder_layers": 1, "num_neighbors": 48},
+    "large": {"hidden_dim": 256, "num_encoder_layers": 8, "num_decoder_layers": 1, "num_neighbors": 48},
+}
+
+
+def sizes_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the `preset` of some options settles."""
+    return PRESETS.get(values.get("preset") or "", {})
+
+
 @dataclass(frozen=True)
 class GivenOptions:
     """Options that a person gave for this launch, by the command line or a file, before defaults are filled in."""
@@ -277,11 +292,12 @@ class GivenOptions:
         """
         names = {f.name for f in dataclasses.fields(Settings)}
         if saved is None and not {"pdb_path", "config"} & set(self.values):
-            saved = read_config_file(DEMO_CONFIG)
+            demonstration = read_config_file(DEMO_CONFIG)
+            saved = {**sizes_of(demonstration), **demonstration}
         adopted = {name: value for name, value in (saved or {}).items() if name in names - NOT_ADOPTED}
         if {"batch_size", "batch_residues"} & set(self.values):
             adopted = {name: value for name, value in adopted.items() if name not in ("batch_size", "batch_residues")}
-        return Settings(**{**adopted, **(settled or {}), **self.values})
+        return Settings(**{**adopted, **(settled or {}), **sizes_of(self.values), **self.values})
 
 
 _PATHS = ("pdb_path", "cache_dir", "split_file", "cluster_file", "save_dir", "mirror_checkpoints_to")
@@ -325,6 +341,7 @@ NOT_ADOPTED = frozenset(
         "gradient_accumulation_steps",
         "num_workers",
         "mixed_precision",
+        "gradient_checkpointing",
         "timeout_minutes",
         "extend_schedule",
         "reset_optimizer",

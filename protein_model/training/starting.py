@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UserError
 from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel
-from .arguments import GivenOptions, SettingsError
+from .arguments import GivenOptions, SettingsError, sizes_of
 from .compatibility import ARCHITECTURE, WITHOUT_OPTION
 
 
@@ -32,8 +32,9 @@ def architecture_options(given: GivenOptions) -> dict[str, Any]:
         return {}
     config = _config(address)
     settled = {name: getattr(config, name) for name in ARCHITECTURE if name not in WITHOUT_OPTION}
+    asked = {**sizes_of(given.values), **given.values}
     for name, value in settled.items():
-        wanted = given.values.get(name, value)
+        wanted = asked.get(name, value)
         if wanted != value:
             raise SettingsError(
                 f"--{name} {wanted} does not fit the model of --start_from {address}, which has {name} {value}: leave "

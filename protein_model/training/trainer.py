@@ -163,6 +163,7 @@ class Trainer:
             self.console.say(f"Begins with the weights of {settings.start_from}")
         else:
             network = ProteinModel(config)
+        network.encoder.recompute = settings.gradient_checkpointing
         optimizer = build_optimizer(network, settings.weight_decay, self.accelerator.device)
         self.model, self.optimizer, self.train_loader, self.validation_loader = self.accelerator.prepare(
             network, optimizer, self.data.train_loader, self.data.validation_loader

@@ -116,3 +116,15 @@ def test_sums_of_the_loss_are_those_of_its_definition():
     assert sums.count == 5
     torch.testing.assert_close(sums.nll, torch.stack(nll).sum())
     torch.testing.assert_close(sums.objective, torch.stack(smooth).sum())
+
+
+def test_recomputing_layers_changes_no_bit(inputs):
+    """Dropout included."""
+    tokens, results = torch.full((len(inputs["position"]),), 20), []
+    for recompute in (False, True):
+        model = trained(model_of(dropout=0.3)).train()
+        model.encoder.recompute = recompute
+        torch.manual_seed(7)
+        model(**inputs, tokens=tokens, noise_level=torch.zeros(2), labels=torch.zeros_like(tokens)).loss.backward()
+        results.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))

@@ -8,6 +8,7 @@ import yaml
 from protein_model.training.arguments import (
     DEMO_CONFIG,
     NOT_ADOPTED,
+    PRESETS,
     Settings,
     SettingsError,
     parse_options,
@@ -38,10 +39,20 @@ def test_settings_survive_a_file(tmp_path, ending):
 def test_no_arguments_is_the_demonstration():
     demo = read_config_file(DEMO_CONFIG)
     settings = parse_options([]).resolve()
-    assert settings.demo
+    assert settings.pdb_path is None and settings.hidden_dim == PRESETS["tiny"]["hidden_dim"]
     assert {name: getattr(settings, name) for name in demo} == demo
     assert parse_options(["--epochs", "2"]).resolve().epochs == 2
     assert parse_options(["--pdb_path", "x"]).resolve().hidden_dim == Settings.hidden_dim
+
+
+def test_a_preset_gives_way_to_what_is_given_and_wins_over_a_checkpoint():
+    given = parse_options(["--pdb_path", "x", "--preset", "large", "--num_neighbors", "30"])
+    for settings in (given.resolve(), given.resolve({"preset": "tiny", "hidden_dim": 64, "num_neighbors": 16})):
+        assert (settings.hidden_dim, settings.num_encoder_layers, settings.num_neighbors) == (256, 8, 30)
+    saved = {"preset": "tiny", "hidden_dim": 99}
+    assert parse_options(["--resume", "x"]).resolve(saved).hidden_dim == 99
+    base = {name: getattr(Settings, name) for name in PRESETS["base"]}
+    assert base == PRESETS["base"]
 
 
 def test_resume_is_short_for_resume_from():
