@@ -26,53 +26,20 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import numpy as np
 import torch
 
 from protein_model.inference.sampling import Sampler, SamplingSettings
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.modeling import ProteinModel
 from protein_model.structures import Structure, find_structure_files, read_structure
-from tests.benchmarks.peer import INSTALL, peer_network
+from tests.benchmarks.peer import INSTALL, TEMPERATURE, peer_network, peer_sampler
 from tests.inference.backbones import symmetric_copies
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "protein_model" / "examples"
 CHOSEN = ("5PTI.cif.gz", "pdb1ubi.pdb.gz", "2xcjA.pdb.gz", "1bvyF.pdb.gz", "pdb1ake.pdb.gz")
-TEMPERATURE = 0.1
-
-
-def peer_sampler(network: ModuleType) -> Callable[[Structure, int], object]:
-    """A function that samples sequences for a structure."""
-    torch.manual_seed(0)
-    model = network.ProteinMPNN(k_neighbors=48, device="cpu").eval()
-
-    @torch.no_grad()
-    def sample(structure: Structure, count: int) -> object:
-        length = len(structure)
-        bias = torch.zeros(1, length, 21)
-        bias[..., 20] = -1e8
-        features: dict[str, Any] = {
-            "X": torch.from_numpy(structure.coordinates[:, :4])[None],
-            "S": torch.zeros(1, length, dtype=torch.int64),
-            "mask": torch.from_numpy(structure.backbone_complete.astype(np.float32))[None],
-            "chain_mask": torch.ones(1, length),
-            "R_idx": torch.from_numpy(structure.position.astype(np.int64))[None],
-            "chain_labels": torch.from_numpy(structure.chain_index.astype(np.int64))[None],
-            "bias": bias,
-            "randn": torch.randn(count, length),
-            "temperature": TEMPERATURE,
-            "batch_size": count,
-            "symmetry_residues": [[]],
-            "symmetry_weights": [[]],
-        }
-        return model.sample(features)["S"]
-
-    return sample
 
 
 def own_sampler(num_steps: int | str, order: str) -> Callable[[Sequence[Structure], int], object]:
