@@ -43,7 +43,7 @@ MID_EPOCH_KEPT = 2  # a save of mid-epoch state is of use only until the next on
 _TEMPORARY = ".incomplete-"
 _REPLACED = ".replaced-"
 _CHECKPOINT_NAME = re.compile(r"checkpoint_(epoch|step)_(\d+)")
-_TEMPORARY_FILE = re.compile(r"\..+\.(json|png)\.\d+")  # of `write_file_atomically` and of the loss curve
+_TEMPORARY_FILE = re.compile(r"\..+\.png\.\d+|.+\.(json|csv)\.tmp")  # of the loss curve, and of `write_atomically`
 
 
 class CheckpointError(UserError, RuntimeError):
@@ -80,14 +80,6 @@ def flush_file(path: Path) -> None:
     """Ask the operating system to write a file to disk."""
     with path.open("rb+") as handle:
         os.fsync(handle.fileno())
-
-
-def write_file_atomically(path: Path, text: str) -> None:
-    """Replace a text file so that a reader, or a crash, finds the old or the new content whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    flush_file(temporary)
-    os.replace(temporary, path)
 
 
 def read_manifest(folder: Path) -> Manifest:

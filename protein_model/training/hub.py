@@ -25,10 +25,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars, logging, validate_repo_id
 
+from ..data.storage import write_atomically
 from ..errors import UserError
 from ..model.configuration import ProteinModelConfig
 from .arguments import Settings
-from .checkpoints import CheckpointError, read_manifest, write_file_atomically
+from .checkpoints import CheckpointError, read_manifest
 from .model_folder import CONFIG_FILE, WEIGHTS_FILE, write_model_folder
 
 UPLOAD_FOLDER = ".hub_upload"
@@ -313,7 +314,7 @@ class Publisher:
             epoch = read_manifest(self.model).epoch
             self._address = push_folder(self._upload, self.target, f"Best model, epoch {epoch}", self._api)
             document = {"repository": self.target.repository, "weights": identity, "address": self._address}
-            write_file_atomically(self._record, json.dumps(document, indent=1))
+            write_atomically(self._record, json.dumps(document, indent=1))
         except (CheckpointError, OSError) as error:
             # The folder was replaced by a better model meanwhile, or the disk is full.
             self._failed(HubError(str(error), lasting=False), identity)

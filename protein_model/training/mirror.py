@@ -18,8 +18,9 @@ from typing import Any
 
 from ..data.addresses import is_address, refuse_password
 from ..data.remote import file_system
+from ..data.storage import write_atomically
 from .arguments import Settings
-from .checkpoints import MANIFEST, CheckpointError, CheckpointStore, read_manifest, write_file_atomically
+from .checkpoints import MANIFEST, CheckpointError, CheckpointStore, read_manifest
 
 RECORD_FILE = "mirror.json"
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 30.0, 1800.0
@@ -214,7 +215,7 @@ def _read_record(save_dir: Path, address: str) -> tuple[dict[str, str], bool]:
 
 def _write_record(save_dir: Path, address: str, sent: dict[str, str], adopted: bool) -> None:
     document = {"address": address, "sent": sent, "adopted": adopted}
-    write_file_atomically(save_dir / RECORD_FILE, json.dumps(document, indent=1))
+    write_atomically(save_dir / RECORD_FILE, json.dumps(document, indent=1))
 
 
 def adopt(save_dir: Path, address: str) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from .checkpoints import write_file_atomically
+from ..data.storage import write_atomically
 from .progress import BestValidation, LossHistory
 
 HISTORY_FILE = "history.json"
@@ -22,8 +22,8 @@ def write_history(folder: Path, history: LossHistory, best: BestValidation) -> N
     OSError : the disk is full, or the folder cannot be written to
     """
     document = {"best": best.state_dict(), **history.state_dict()}
-    write_file_atomically(folder / HISTORY_FILE, json.dumps(document, indent=1))
-    write_file_atomically(folder / HISTORY_TABLE, history_table(history))
+    write_atomically(folder / HISTORY_FILE, json.dumps(document, indent=1))
+    write_atomically(folder / HISTORY_TABLE, history_table(history))
 
 
 def history_table(history: LossHistory) -> str:

@@ -20,8 +20,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import filter_trackers
 
+from ..data.storage import write_atomically
 from ..errors import UserError
-from .checkpoints import write_file_atomically
 
 PROJECT = "protein_model"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -224,7 +224,7 @@ class Tracking:
 
     def _write_record(self) -> None:
         document = {"tracker": self._name, "run": self._run, "logged": self._logged}
-        write_file_atomically(self._save_dir / RECORD_FILE, json.dumps(document))
+        write_atomically(self._save_dir / RECORD_FILE, json.dumps(document))
 
 
 def _peak_memory() -> float:

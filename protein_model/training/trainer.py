@@ -36,12 +36,13 @@ from transformers.utils.logging import disable_progress_bar
 from .. import __version__
 from ..data.batching import shards_per_process
 from ..data.cache import CacheInterrupted
+from ..data.storage import write_atomically
 from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
 from ..randomness import derived_seed
 from .arguments import GivenOptions, Settings, absolute_paths, refuse_addresses
 from .averaging import WeightAverage
-from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder, write_file_atomically
+from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder
 from .curves import draw_loss_curve
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
@@ -582,7 +583,7 @@ class Trainer:
     def _begin_save_dir(self) -> None:
         try:
             self.save_dir.mkdir(parents=True, exist_ok=True)
-            write_file_atomically(self.save_dir / SETTINGS_FILE, json.dumps(self._run_description(), indent=1))
+            write_atomically(self.save_dir / SETTINGS_FILE, json.dumps(self._run_description(), indent=1))
         except OSError as error:
             raise CheckpointError(
                 f"--save_dir {self.save_dir}: cannot be written to ({error.strerror or error}); give another one"

@@ -175,7 +175,7 @@ def test_an_interrupted_commit_leaves_the_old_or_the_new_one(store, stop_at, mon
 def test_what_a_killed_run_was_writing_is_removed(store):
     commit(store, "checkpoint_epoch_1", 10, 1)
     store.begin("checkpoint_epoch_2")
-    for name in (".history.json.123", ".loss_curve.png.123", ".settings.json.123"):
+    for name in ("history.json.tmp", ".loss_curve.png.123", "settings.json.tmp", "history.csv.tmp"):
         (store.folder / name).touch()
     store.recover()
     assert [path.name for path in store.folder.iterdir()] == ["checkpoint_epoch_1"]
