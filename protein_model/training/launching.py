@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
@@ -158,6 +159,8 @@ class Whereabouts:
         if processes > 1 and "MASTER_ADDR" in os.environ:
             self._thread = threading.Thread(target=self._run, name="whereabouts", daemon=True)
             self._thread.start()
+            # A thread that talks to the store while the program ends would make it abort, with another exit status.
+            atexit.register(self.close)
 
     def at(self, place: str) -> None:
         """Say what this process does from now on."""
