@@ -55,9 +55,14 @@ def sharding_of_launch() -> FullyShardedDataParallelPlugin | None:
     for name, reason in _REFUSED.items():
         if os.environ.get(name.upper(), "false").lower() not in ("false", ""):
             raise LaunchError(f"{name} in the launch config cannot be used: {reason}. Leave it out")
-    # Without a policy of our own, Accelerate casts inputs and weights to 16 bits, and atoms would lose their places.
-    # Where 16 bits are enough is left to autocast, as in data-parallel training.
-    return FullyShardedDataParallelPlugin(fsdp_version=2, mixed_precision_policy=MixedPrecisionPolicy())
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        # Without a policy of our own, Accelerate casts inputs and weights to 16 bits, and atoms would lose their
+        # places. Where 16 bits are enough is left to autocast, as in data-parallel training.
+        mixed_precision_policy=MixedPrecisionPolicy(),
+        # What saves memory for one process to read a model for all makes `--start_from` fail on the others.
+        cpu_ram_efficient_loading=False,
+    )
 
 
 def divide_on_cpus(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin | None) -> None:

@@ -90,13 +90,15 @@ def test_one_process_holds_everything(start, monkeypatch):
     assert trainer.fit().best_model is not None
 
 
-def test_inputs_are_never_cast_to_16_bits(monkeypatch):
-    """Accelerate would, with its own policy: coordinates would be off by half an angstrom."""
+def test_what_is_decided_here_and_not_by_the_launch(monkeypatch):
+    """Accelerate would cast inputs to 16 bits, and coordinates would be off by half an angstrom."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")
     plugin = sharding_of_launch()
     plugin.set_mixed_precision("bf16")
     assert plugin.mixed_precision_policy.param_dtype is None
+    assert not plugin.cpu_ram_efficient_loading
 
 
 def test_processes_on_cpus_beside_gpus_are_told_to_hide_them(start, monkeypatch):
