@@ -79,14 +79,15 @@ def history(save_dir: Path) -> list[dict]:
 
 
 def test_the_files_are_those_that_are_described():
-    assert [path.name for path in YAML] == ["cpu.yaml", "multi_gpu_8.yaml", "multi_node_2x8.yaml", "single_gpu.yaml"]
+    names = ["cpu.yaml", "fsdp2_8.yaml", "multi_gpu_8.yaml", "multi_node_2x8.yaml", "single_gpu.yaml"]
+    assert [path.name for path in YAML] == names
     assert [path.name for path in SCRIPTS] == ["slurm_multi_node.sh", "slurm_one_node.sh"]
 
 
 @pytest.mark.parametrize("path", YAML, ids=lambda path: path.name)
 def test_accelerate_reads_it_and_knows_every_key(path):
     config = load_config_from_file(str(path))
-    expected = {"cpu": (1, 1), "single_gpu": (1, 1), "multi_gpu_8": (8, 1), "multi_node_2x8": (16, 2)}[path.stem]
+    expected = {"multi_gpu_8": (8, 1), "fsdp2_8": (8, 1), "multi_node_2x8": (16, 2)}.get(path.stem, (1, 1))
     assert (config.num_processes, config.num_machines) == expected
     assert config.mixed_precision == ("no" if path.stem == "cpu" else "bf16")
 
@@ -99,7 +100,7 @@ def test_it_says_when_to_use_it_how_and_what_to_change(path):
     assert (f"--config_file accelerate_configs/{path.name}" if path.suffix == ".yaml" else "sbatch") in comments
 
 
-@pytest.mark.parametrize("name", ["multi_gpu_8", "multi_node_2x8"])
+@pytest.mark.parametrize("name", ["multi_gpu_8", "multi_node_2x8", "fsdp2_8"])
 def test_the_launcher_is_told_what_the_file_says(name):
     """What `accelerate launch` hands to torchrun and to the processes, without starting them."""
     options = [
@@ -114,6 +115,9 @@ def test_the_launcher_is_told_what_the_file_says(name):
     if name == "multi_node_2x8":
         assert (int(arguments.nnodes), int(arguments.node_rank)) == (2, 0)
         assert arguments.rdzv_endpoint == "10.0.0.1:29500"
+    if name == "fsdp2_8":
+        wanted = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+        assert {**given, **wanted, "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"} == given
 
 
 @pytest.mark.parametrize(

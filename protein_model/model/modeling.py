@@ -79,6 +79,8 @@ class ProteinModel(PreTrainedModel):
     config_class = ProteinModelConfig
     config: ProteinModelConfig
     base_model_prefix = "protein_model"
+    # Where training is sharded, the weights of one of these at a time are put together.
+    _no_split_modules = ["EncoderLayer", "ResidueUpdate"]  # noqa: RUF012
     main_input_name = "backbone"
 
     def __init__(self, config: ProteinModelConfig):
@@ -96,6 +98,10 @@ class ProteinModel(PreTrainedModel):
             return DiscreteDiffusion(kernel, self.config.num_diffusion_steps)
         # One pass from no sequence at all is diffusion with a single, fully masking step.
         return DiscreteDiffusion(build_kernel("absorbing", None), 1)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Embedding of the residue tokens; Transformers and Accelerate ask every model for it."""
+        return self.decoder.embed_tokens
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):

@@ -163,7 +163,8 @@ class Settings:
     )
     max_rollbacks: int = _option(3, "Rollbacks in a run, at most; one more stops it.")
     deterministic: bool = _option(
-        False, "The same result bit for bit on any number of processes, and on a GPU at every repetition; slower."
+        False,
+        "The same result bit for bit on any number of processes, on a GPU at every repetition; slower, not with FSDP2.",
     )
     num_example_designs: int = _option(
         3, "Validation structures to design sequences for when training ends; 0 for none."

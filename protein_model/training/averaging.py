@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .slices import drop_gathered, own_slice, sliced_like
+
 
 class WeightAverage:
     """Float32 running average of a model's parameters; a registered object of the `Accelerator`.
+
+    Where a process holds slices of the parameters, it holds the same slices of the average.
 
     Parameters
     ----------
@@ -23,6 +27,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.updates = 0
+        self._model = model
         self._names = [name for name, _ in model.named_parameters()]
         self._parameters = [parameter for _, parameter in model.named_parameters()]
         self._average = [parameter.detach().float().clone() for parameter in self._parameters]
@@ -32,20 +37,20 @@ class WeightAverage:
         """Take in the weights after an optimizer step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        weights = [parameter.detach().float() for parameter in self._parameters]
-        torch._foreach_lerp_(self._average, weights, 1.0 - decay)
+        weights = [weight.float() for weight in self._own_weights()]
+        torch._foreach_lerp_(self._own_average(), weights, 1.0 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within the context the model has the averaged weights."""
-        trained = [parameter.data for parameter in self._parameters]
-        for parameter, average in zip(self._parameters, self._average, strict=True):
-            parameter.data = average.to(parameter.dtype)
+        weights = self._own_weights()
+        trained = [weight.clone() for weight in weights]
+        torch._foreach_copy_(weights, self._own_average())
         try:
             yield
         finally:
-            for parameter, weights in zip(self._parameters, trained, strict=True):
-                parameter.data = weights
+            torch._foreach_copy_(weights, trained)
+            drop_gathered(self._model)
 
     @staticmethod
     def named_weights(state: dict[str, Any], model_state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,4 +65,10 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.updates = int(state["updates"])
         for name, average in zip(self._names, self._average, strict=True):
-            average.copy_(state["average"][name])
+            own_slice(average).copy_(own_slice(sliced_like(state["average"][name], average)))
+
+    def _own_weights(self) -> list[Tensor]:
+        return [own_slice(parameter.detach()) for parameter in self._parameters]
+
+    def _own_average(self) -> list[Tensor]:
+        return [own_slice(average) for average in self._average]

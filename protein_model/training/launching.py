@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
@@ -18,11 +19,6 @@ from torch.distributed import DistError, PrefixStore, TCPStore
 
 from ..errors import UserError
 
-_SHARDED = {  # what `accelerate launch` sets -> what it stands for
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-}
 BEAT_SECONDS = 2.0
 SECONDS_BEFORE_WAITING_IS_TOLD = 60.0
 SECONDS_UNTIL_PRESUMED_DEAD = 30.0
@@ -30,25 +26,6 @@ SECONDS_UNTIL_PRESUMED_DEAD = 30.0
 
 class LaunchError(UserError, RuntimeError):
     """A run cannot be launched in this way."""
-
-
-def refuse_sharding() -> None:
-    """Refuse launchers that give every process only a part of the model.
-
-    A checkpoint is written by the main process from its own state, and validation calls the encoder and the decoder of
-    the averaged model by themselves; under FSDP2 the first would save a part, and the second fails.
-
-    Raises
-    ------
-    LaunchError : names what was asked for and what to use instead
-    """
-    for variable, name in _SHARDED.items():
-        if os.environ.get(variable, "false").lower() == "true":
-            raise LaunchError(
-                f"this launch asks for {name}, which gives every process a part of the model only; this trainer keeps "
-                "the whole model on each (1.2 GiB with optimizer and average for 66 million parameters). Launch with "
-                "accelerate_configs/multi_gpu_8.yaml or multi_node_2x8.yaml instead"
-            )
 
 
 def refuse_different_data(fingerprints: Sequence[str], pdb_path: str | None) -> None:
@@ -158,6 +135,8 @@ class Whereabouts:
         if processes > 1 and "MASTER_ADDR" in os.environ:
             self._thread = threading.Thread(target=self._run, name="whereabouts", daemon=True)
             self._thread.start()
+            # A thread that talks to the store while the program ends would make it abort, with another exit status.
+            atexit.register(self.close)
 
     def at(self, place: str) -> None:
         """Say what this process does from now on."""

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import DistributedType, send_to_device
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..data.collate import FlatBatch, collate, model_inputs
 from ..model.decoder import NUM_RESIDUE_TYPES
@@ -26,6 +27,7 @@ from ..randomness import derived_seed
 from .arguments import Settings
 from .averaging import WeightAverage
 from .reduction import OrderedReduction
+from .slices import own_slice, whole
 
 _NON_AVERAGING = (DistributedType.NO,)
 _SUMS = ("nll", "correct", "scored", "residues")
@@ -111,7 +113,8 @@ class OptimizerSteps:
 
         apart = self._reduction is not None or micro_step < self._micro_steps - 1
         with self._accelerator.no_sync(self._model) if apart else contextlib.nullcontext():
-            output = self._model(**inputs, tokens=tokens, noise_level=diffusion.noise_level(times))
+            with self._accelerator.autocast():  # which Accelerate leaves out where the model is sharded
+                output = self._model(**inputs, tokens=tokens, noise_level=diffusion.noise_level(times))
             sums = sequence_loss(output.logits, labels, corrupted & usable, settings.label_smoothing)
             self._accelerator.backward(sums.objective / self._nominal_residues)
         residues = torch.tensor(float(len(labels)), device=device)
@@ -128,7 +131,7 @@ class OptimizerSteps:
         It lays them out anew after the first backward pass of a launch, and from three processes on, the layout decides
         in which order they are summed. A run that is resumed has to sum its first step as one that goes on does.
         """
-        if self._accelerator.num_processes == 1 or self._reduction is not None:
+        if self._reduction is not None or not isinstance(self._model, DistributedDataParallel):
             return
         self._model.train()
         self.accumulate(send_to_device(collate([]), self._accelerator.device), 0, self._micro_steps - 1)
@@ -160,10 +163,10 @@ class OptimizerSteps:
         else:
             totals, stop, summed = self._reduction.finish(), self._accelerator.reduce(stop, "sum"), 1
         self._accelerator.unscale_gradients(self._optimizer)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        gradients = [own_slice(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
         scored = totals[_SUMS.index("scored")].clamp(min=1)
         torch._foreach_mul_(gradients, (summed * self._nominal_residues / scored).float())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self._settings.max_grad_norm)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters, self._settings.max_grad_norm))
         # The one moment of a step in which the device is waited for: what is seen here decides whether it is taken.
         gradient_norm, stopping, loss, _, count, residues = torch.cat([norm.double()[None], stop, totals]).tolist()
         # Gradients that overflow in fp16 are the gradient scaler's business: it leaves the step out and scales less.

@@ -47,11 +47,11 @@ from .curves import draw_loss_curve
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
 from .launching import (
+    LaunchError,
     Whereabouts,
     describe_batch,
     process_group_options,
     refuse_different_data,
-    refuse_sharding,
 )
 from .layout import SETTINGS_FILE
 from .mirror import mirror_of
@@ -60,8 +60,9 @@ from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noi
 from .records import HISTORY_FILE, write_history
 from .reporting import LOG_FILE, Console, EpochProgress
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
-from .saving import CheckpointWriter, RunState
+from .saving import CheckpointWriter, RunState, help_snapshot, load_state
 from .schedule import Schedule
+from .sharding import divide_on_cpus, gather_for_parts, sharding_of_launch
 from .signals import StopRequest, shielded
 from .starting import architecture_options, starting_model
 from .stepping import OptimizerSteps
@@ -135,6 +136,11 @@ class Trainer:
         self.settings = settings = (
             given.resolve(saved.settings) if saved else given.resolve(settled=architecture_options(given))
         )
+        if settings.deterministic and self.accelerator.is_fsdp2:
+            raise LaunchError(
+                "--deterministic sums the gradients of all weights in one order, which no process can where each has a "
+                "slice of them (FSDP2): give --deterministic False, or launch with accelerate_configs/multi_gpu_8.yaml"
+            )
         if settings.deterministic or self.accelerator.device.type == "cpu":
             # On several threads even a CPU adds up gathered gradients in the order in which threads arrive.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -170,6 +176,7 @@ class Trainer:
             network, optimizer, self.data.train_loader, self.data.validation_loader
         )
         self.network: ProteinModel = self.accelerator.unwrap_model(self.model)
+        gather_for_parts(self.network)
 
         self.progress = TrainingProgress(self.data.plan.steps_per_epoch, self.shards, settings.seed)
         self.history = LossHistory()
@@ -182,10 +189,8 @@ class Trainer:
             "weight_average": self.average,
         }
         self.accelerator.register_for_checkpointing(*self.registered.values())
-        # Weights are saved under their own names, not under those of a wrapper that another launch may not have.
-        self.accelerator.register_load_state_pre_hook(self._unwrap_models)
         self.writer = CheckpointWriter(
-            self.accelerator, self.network, self.average, self.store, package_versions(), self.console.say
+            self.accelerator, config, self.average, self.store, package_versions(), self.console.say
         )
         self.steps = OptimizerSteps(
             self.accelerator,
@@ -384,7 +389,7 @@ class Trainer:
         # Known only since the checkpoint was written.
         divergences = [*self.history.divergences, refused.event]
         skipped = {*progress.skipped_steps, refused.step}
-        self.accelerator.load_state(str(folder / STATE_FOLDER))
+        load_state(self.accelerator, self.network, str(folder / STATE_FOLDER))
         self.history.divergences = divergences
         progress.skipped_steps = sorted(skipped | set(progress.skipped_steps))
         self.console.say(
@@ -436,8 +441,10 @@ class Trainer:
         """Write the checkpoint of an epoch where the run was killed after the best model of it, but before that."""
         name = f"checkpoint_epoch_{self.progress.epoch}"
         of_best_model = self._resumed_from == self.save_dir / BEST_MODEL
-        if of_best_model and self._epoch_is_due() and not (self.save_dir / name).exists():
-            self._save([name])
+        if of_best_model and self._epoch_is_due():
+            missing = self.accelerator.is_main_process and not (self.save_dir / name).exists()
+            if self._any_process(missing):
+                self._save([name])
 
     def _record(self, result: ValidationResult) -> bool:
         """Write the finished epoch into history, files and console. True if it is the best so far."""
@@ -497,9 +504,10 @@ class Trainer:
         progress = self.progress
         if progress.step > progress.epochs_recorded * progress.steps_per_epoch:
             progress.epoch_sums = self.steps.collect_sums()
-        if not self.accelerator.is_main_process:
-            return  # all processes hold the same state
         self.whereabouts.at(f"saving {names[-1]}")
+        if not self.accelerator.is_main_process:
+            help_snapshot(self._state())
+            return
         drawn = None
         if time.monotonic() - self._curve_drawn > SECONDS_BETWEEN_CURVES:
             drawn = copy.deepcopy((self.history, self.best))  # they go on while it is drawn
@@ -541,13 +549,12 @@ class Trainer:
     def _insist_on_last_save(self) -> None:
         """Wait for the last checkpoint; where it could not be written, try once more before giving up."""
         self.writer.wait()
-        failure = self.writer.last_failure
-        if failure is not None:
+        if self._any_process(self.writer.last_failure is not None):
             self._save([f"checkpoint_step_{self.progress.step}"])
             self.writer.wait()
             failure = self.writer.last_failure
-        if self._any_process(failure is not None):
-            raise CheckpointError(f"the end of the run is not saved: {failure or 'see the message of process 0'}")
+            if self._any_process(failure is not None):
+                raise CheckpointError(f"the end of the run is not saved: {failure or 'see the message of process 0'}")
 
     def _write_history(self) -> None:
         try:
@@ -589,9 +596,6 @@ class Trainer:
                 f"--save_dir {self.save_dir}: cannot be written to ({error.strerror or error}); give another one"
             ) from error
 
-    def _unwrap_models(self, models: list[Any], input_dir: str) -> None:
-        models[:] = [self.accelerator.unwrap_model(model) for model in models]
-
     # ------------------------------------------------------------------ resuming
 
     def _cut_steps(self, saved: SavedRun | None) -> tuple[int, int]:
@@ -623,7 +627,7 @@ class Trainer:
             )
         steps_per_epoch = self.progress.steps_per_epoch
         fresh_optimizer = self.optimizer.state_dict() if settings.reset_optimizer else None
-        self.accelerator.load_state(str(folder / STATE_FOLDER))
+        load_state(self.accelerator, self.network, str(folder / STATE_FOLDER))
         if fresh_optimizer is not None:
             self.optimizer.load_state_dict(fresh_optimizer)
             say("The optimizer state is new (--reset_optimizer).")
@@ -684,7 +688,8 @@ class Trainer:
         self.console.say(data.split.description)
         self.console.say(
             f"{parameter_count(self.network):,} parameters · {accelerator.num_processes} process"
-            f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}, precision "
+            f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}"
+            f"{', each with a slice of the model (FSDP2)' if accelerator.is_fsdp2 else ''}, precision "
             f"{accelerator.mixed_precision} · {len(data.split.train):,} training and {len(data.split.validation):,} "
             f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch · "
             f"{settings.epochs} epochs"
@@ -728,15 +733,18 @@ def package_versions() -> dict[str, str]:
 
 
 def _accelerator(given: GivenOptions) -> Accelerator:
-    refuse_sharding()
-    return Accelerator(
+    sharding = sharding_of_launch()
+    accelerator = Accelerator(
         mixed_precision=given.values.get("mixed_precision"),
         dataloader_config=DataLoaderConfiguration(even_batches=False, non_blocking=True),
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
             process_group_options(_timeout_seconds(given)),
         ],
+        fsdp_plugin=sharding,
     )
+    divide_on_cpus(accelerator, sharding)
+    return accelerator
 
 
 def _timeout_seconds(given: GivenOptions) -> float:

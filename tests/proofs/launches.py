@@ -23,6 +23,13 @@ TRAINING_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# As `accelerate launch` has it from accelerate_configs/fsdp2_8.yaml.
+SHARDED_ENVIRONMENT = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 
 class Launch(ABC):
@@ -213,12 +220,15 @@ class ForkServer:
             raise RuntimeError(f"the fork server ended with status {self._process.wait()}; the reason is above")
         return json.loads(line)
 
-    def launch(self, arguments: Sequence[str], processes: int = 1, trace: bool = False) -> ForkedLaunch:
+    def launch(
+        self, arguments: Sequence[str], processes: int = 1, trace: bool = False, sharded: bool = False
+    ) -> ForkedLaunch:
         """Start `train_accelerate.py` with these arguments in several processes, as `torchrun` would.
 
         Parameters
         ----------
         trace : write down what is computed (see `tracing`)
+        sharded : each process has a slice of the model (FSDP2)
         """
         with self._lock:
             number = self._launches = self._launches + 1
@@ -226,7 +236,7 @@ class ForkServer:
         job = {
             "arguments": list(arguments),
             "processes": processes,
-            "environment": TRAINING_ENVIRONMENT,
+            "environment": {**TRAINING_ENVIRONMENT, **(SHARDED_ENVIRONMENT if sharded else {})},
             "log": str(log),
             "trace": str(traced) if trace else None,
         }

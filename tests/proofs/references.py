@@ -32,20 +32,20 @@ class References:
     def __init__(self, server: ForkServer):
         self._server = server
         self._lock = threading.Lock()
-        self._made: dict[tuple[str, bool, int], Reference] = {}
+        self._made: dict[tuple[str, bool, int, bool], Reference] = {}
 
-    def get(self, run: TinyRun, processes: int) -> Reference:
+    def get(self, run: TinyRun, processes: int, sharded: bool = False) -> Reference:
         """How `run` ends if it is left alone, on a number of processes."""
-        key = (run.settings, run.deterministic, processes)
+        key = (run.settings, run.deterministic, processes, sharded)
         with self._lock:
             if key not in self._made:
                 self._made[key] = self._make(
-                    replace(run, save_dir=run.save_dir.parent / f"whole{len(self._made)}"), processes
+                    replace(run, save_dir=run.save_dir.parent / f"whole{len(self._made)}"), processes, sharded
                 )
         return self._made[key]
 
-    def _make(self, run: TinyRun, processes: int) -> Reference:
-        launch = self._server.launch(run.command_line(processes), processes, trace=True)
+    def _make(self, run: TinyRun, processes: int, sharded: bool) -> Reference:
+        launch = self._server.launch(run.command_line(processes), processes, trace=True, sharded=sharded)
         statuses = launch.wait()
         assert not any(statuses), launch.output()
         seconds = time.monotonic() - launch.started

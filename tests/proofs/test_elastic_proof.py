@@ -12,35 +12,16 @@ Environment variables: PROOF_MOVES (rounds over all kinds of runs, 2), PROOF_SEE
 
 import json
 import random
-import signal
 import statistics
-from pathlib import Path
 
 import pytest
 
 from protein_model.training.arguments import EXAMPLES
-from tests.proofs.launches import ForkServer, Launch
+from tests.proofs.moving import Place, moved
 from tests.proofs.references import References
 from tests.proofs.runs import SETTINGS, TinyRun, difference, outcome, traced_steps
 
-COURSE = (4, 2, 1, 4)
-
-
-def moved(server: ForkServer, run: TinyRun, randomness: random.Random) -> list[Launch]:
-    """Run on the numbers of processes of `COURSE` in turn, for some steps each, and to the end on the last."""
-    launches: list[Launch] = []
-    for turn, processes in enumerate(COURSE):
-        launch = server.launch(run.command_line(processes), processes, trace=True)
-        assert launch.trace is not None
-        trace, last = Path(f"{launch.trace}.0"), turn == len(COURSE) - 1
-        if not last:
-            wanted = randomness.randint(2, 4)
-            launch.wait_until(lambda t=trace, w=wanted: t.exists() and t.read_bytes().count(b"\n") >= w, 120)
-            launch.signal_all(randomness.choice((signal.SIGTERM, signal.SIGKILL)))
-        statuses = launch.wait()
-        assert not last or not any(statuses), launch.output()
-        launches.append(launch)
-    return launches
+COURSE = [Place(4), Place(2), Place(1), Place(4)]
 
 
 @pytest.mark.proof
@@ -53,7 +34,7 @@ def test_four_two_one_four(server, structures, cache_dir, tmp_path, figures, pro
             randomness = random.Random(f"{proof_size('PROOF_SEED', 0)}/{number}/{settings}")
             run = TinyRun(settings, deterministic, structures, cache_dir, tmp_path / f"{settings} {number}")
             left_alone = [references.get(run, processes) for processes in (1, 2, 4)]
-            launches = moved(server, run, randomness)
+            launches = moved(server, run, COURSE, randomness)
             found = outcome(run.save_dir)
             traced = [list(traced_steps(launch.trace)) for launch in launches]
             steps += len({step.step for launch in traced for step in launch})

@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from protein_model.model.modeling import ProteinModel
 
 
 def digest(*tensors: torch.Tensor) -> str:
-    """16 hexadecimal digits that depend on every bit of the tensors."""
+    """16 hexadecimal digits that depend on every bit of the tensors, as far as this process holds them."""
     hashed = hashlib.blake2b(digest_size=8)
     for tensor in tensors:
+        if isinstance(tensor, DTensor):
+            tensor = tensor.to_local()
         hashed.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return hashed.hexdigest()
 

@@ -104,11 +104,13 @@ def launch(structures, cache_dir):
     """Run `train_accelerate.py` as users do, in one or several processes; returns output and exit status.
 
     A resume takes its options from the checkpoint; `first` says that there may be none yet, so that they are needed.
+    Several processes are started by `torchrun`, or with `config` by `accelerate launch`, as this launch config says.
     """
 
     def run(
         *options: str,
         processes: int = 1,
+        config: str | None = None,
         kill_when=None,
         check: bool = True,
         timeout: float = 240,
@@ -116,7 +118,13 @@ def launch(structures, cache_dir):
         kill_signal=signal.SIGKILL,
     ):
         program = [sys.executable, str(ROOT / "train_accelerate.py")]
-        if processes > 1:
+        if config is not None:
+            program = [
+                *(sys.executable, "-m", "accelerate.commands.launch"),
+                *("--config_file", str(ROOT / "accelerate_configs" / config), "--mixed_precision", "no"),
+                *("--num_processes", str(processes), "--main_process_port", "0", str(ROOT / "train_accelerate.py")),
+            ]
+        elif processes > 1:
             program = [
                 *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)),
                 *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(ROOT / "train_accelerate.py")),
@@ -131,6 +139,7 @@ def launch(structures, cache_dir):
         environment = {
             **os.environ,
             "ACCELERATE_USE_CPU": "true",
+            "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": str(ROOT),

@@ -5,31 +5,10 @@ import random
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from protein_model.training.checkpoints import CheckpointStore, read_manifest
 
-TIMES = {"seconds", "residues_per_second"}
-
-
-def history(save_dir):
-    document = json.loads((save_dir / "history.json").read_text())
-    return [{k: v for k, v in epoch.items() if k not in TIMES} for epoch in document["epochs"]]
-
-
-def final_state(save_dir, epochs=3):
-    folder = save_dir / f"checkpoint_epoch_{epochs}"
-    tensors = load_file(folder / "state" / "model.safetensors")
-    for name in ("optimizer.bin", "custom_checkpoint_3.pkl"):
-        tensors |= flat(torch.load(folder / "state" / name, weights_only=True), name)
-    return tensors
-
-
-def flat(state, name):
-    if isinstance(state, torch.Tensor):
-        return {name: state}
-    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, (list, tuple)) else ()
-    return {key: value for part, below in items for key, value in flat(below, f"{name}/{part}").items()}
+from .comparison import final_state, history
 
 
 def test_two_processes_see_what_one_sees(launch, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protein_model.training.launching import LaunchError, describe_batch, scaled_learning_rate
+from protein_model.training.launching import describe_batch, scaled_learning_rate
 from tests.training.conftest import ROOT
 
 # Two processes meet at a barrier; one comes late, or is stopped as a hanging machine would be.
@@ -82,14 +82,6 @@ def test_a_process_without_a_sign_of_life_is_named(tmp_path, late):
         assert any("process 1 (host " in line and "has given no sign of life for" in line for line in lines), lines
     else:  # the one that usually speaks is the silent one
         assert any(re.match(r"\[1\] WAITING: process 1 has not heard of process 0 \(host ", line) for line in lines)
-
-
-@pytest.mark.parametrize("launcher", ["FSDP", "DEEPSPEED", "MEGATRON_LM"])
-def test_a_launch_that_divides_the_model_is_refused_before_anything_is_done(start, monkeypatch, tmp_path, launcher):
-    monkeypatch.setenv(f"ACCELERATE_USE_{launcher}", "true")
-    with pytest.raises(LaunchError, match=r"Launch with accelerate_configs/multi_gpu_8\.yaml"):
-        start(save_dir="refused")
-    assert not (tmp_path / "refused").exists()
 
 
 @given(st.floats(1e-6, 1.0), st.integers(1, 512))
