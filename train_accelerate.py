@@ -25,10 +25,10 @@ def main() -> int:
     the exit status: 0 trained to the end, 2 options or files cannot work or the run diverged, 75 stopped by a signal
     with everything saved, to be started again
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would end in a traceback
     given = parse_options()
     follow_launcher()
     stop = StopRequest()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would end in a traceback
     try:
         # Until then a signal ends a process at once: one that waits for the others could not act on it.
         trainer = Trainer(given, stop, joined=stop.install)
