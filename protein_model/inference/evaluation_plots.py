@@ -47,36 +47,39 @@ def draw_report(folder: Path, report: Report) -> list[Path]:
 
 def draw_steps(path: Path, figures: Sequence[StepFigures]) -> Path:
     """Write the picture of recovery and perplexity by the number of denoising steps, a line for each order."""
-    figure, (median, mean, perplexity) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    figure, panels = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    (median, mean), (perplexity, native) = panels
     counts = list(dict.fromkeys(row.steps for row in figures))
     for color, order in zip(ORDER_COLORS, dict.fromkeys(row.order for row in figures), strict=False):
         rows = [row for row in figures if row.order == order]
         places = [counts.index(row.steps) for row in rows]
         _line(median, places, 100 * np.array([row.recovery_median for row in rows]), color, order)
         _line(mean, places, 100 * np.array([row.recovery_mean for row in rows]), color, order)
-        own = np.exp([row.score for row in rows])
-        perplexity.plot(places, own, "o--", color=color, label=f"the samples, exp(score), {order}")
+        perplexity.plot(places, np.exp([row.score for row in rows]), "o-", color=color)
     # The native sequences are decoded in random order, whatever the order of sampling is.
     natives = {row.steps: row.native_perplexity for row in figures if row.native_perplexity is not None}
     if len(natives) == len(counts):
-        _line(
-            perplexity, range(len(counts)), np.array([natives[steps] for steps in counts]), "black", "native sequences"
-        )
-    median.set_ylabel("recovery of the samples, median over structures, %")
-    mean.set_ylabel("recovery of the samples, mean over structures, %")
-    perplexity.set_ylabel("perplexity")
-    for axes in (median, mean, perplexity):
+        _line(native, range(len(counts)), np.array([natives[steps] for steps in counts]), "black", "native sequences")
+    else:
+        native.remove()
+    median.set_ylabel("sampled recovery, median, %")
+    mean.set_ylabel("sampled recovery, mean, %")
+    perplexity.set_ylabel("perplexity of the samples, exp(score)")
+    native.set_ylabel("perplexity of native sequences, random order")
+    for axes in panels.flat:
         axes.set_xticks(range(len(counts)), [str(steps) for steps in counts])
         axes.set_xlabel("denoising steps")
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
+    handles, labels = median.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    figure.supxlabel("bands: 95 % intervals of a bootstrap over structures", fontsize=9)
     return _save(path, figure)
 
 
 def _line(axes: Axes, places: Sequence[int], estimates: np.ndarray, color: str, label: str) -> None:
     """A line of (points, 3) estimates with their intervals as a band."""
     axes.plot(places, estimates[:, 0], "o-", color=color, label=label)
-    axes.fill_between(places, estimates[:, 1], estimates[:, 2], color=color, alpha=0.12, linewidth=0)
+    axes.fill_between(places, estimates[:, 1], estimates[:, 2], color=color, alpha=0.06, linewidth=0)
 
 
 def _save(path: Path, figure: Figure) -> Path:
