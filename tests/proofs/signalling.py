@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .killing import half_written
 from .launches import ForkedLaunch, Launch, ProgramLaunch
-from .runs import TinyRun, traced_steps
+from .runs import SIGNAL_SETTINGS, TinyRun, traced_steps
 
 SIGNALS = (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # SIGTERM is what matters most
 PHASES = ("caching", "starting", "training", "validation", "saving")
@@ -35,6 +35,7 @@ class Stop:
     steps_after : optimizer steps begun after the signal
     seconds : from the signal to the committed checkpoint; None where there was nothing new to save
     seconds_to_end : from the signal to the end of the last process
+    finished : all epochs of the run are done
     complaints : what is wrong
     """
 
@@ -47,6 +48,7 @@ class Stop:
     steps_after: int
     seconds: float | None
     seconds_to_end: float
+    finished: bool
     complaints: list[str]
 
     @property
@@ -97,6 +99,7 @@ def stop_by_signal(
         sum(step.time > sent for step in steps),
         manifest.stat().st_mtime - sent if saved_now and manifest is not None else None,
         ended - sent,
+        done == steps_per_epoch * SIGNAL_SETTINGS[run.settings]["epochs"],
         [],
     )
     stop.complaints.extend(_complaints(stop, launch, run))

@@ -66,6 +66,8 @@ class Tally:
             expected = set(stop.statuses) - {0}  # other launchers have exit statuses of their own
         elif stop.before_listening and not stop.steps_after:
             expected = set(stop.statuses)  # nothing done since the launch, and perhaps other processes to wait for
+        elif stop.finished and set(stop.statuses) == {0}:
+            expected = {0}  # the last question whether to stop had been asked; the run is complete
         else:
             expected = {EXIT_STOPPED}
         if set(stop.statuses) != expected:
