@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from protein_model.model.diffusion import DiscreteDiffusion, inverse_cdf, order_agnostic_mask
+from protein_model.model.diffusion import DiscreteDiffusion, inverse_cdf
 from protein_model.model.kernels import AbsorbingKernel, SubstitutionKernel, UniformKernel, build_kernel
 from protein_model.training.substitution import blosum62_transition_matrix
 
@@ -535,40 +535,6 @@ def test_many_absorbing_steps_come_to_the_order_agnostic_likelihood():
     assert errors[2] == pytest.approx(errors[0] / 100, rel=1e-6)
 
 
-def test_every_set_of_masked_residues_has_its_probability():
-    copies, length = 30000, 3
-    # Residues 0, 2 and 3 of 5 can be scored.
-    scoreable = torch.tensor([True, False, True, True, False]).repeat(copies)
-    index = torch.arange(copies).repeat_interleave(5)
-    masked, weight = order_agnostic_mask(index, scoreable, generator_of(0))
-    code = masked.view(copies, 5)[:, [0, 2, 3]].long() @ torch.tensor([1, 2, 4])
-    expected, weights = torch.zeros(8, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
-    for chosen, probability, factor in subsets(length):
-        expected[sum(2**i for i in chosen)] = probability
-        weights[sum(2**i for i in chosen)] = factor
-    assert_frequencies(torch.bincount(code, minlength=8), expected)
-    torch.testing.assert_close(weight, weights[code])
-
-
-@settings(deadline=None)
-@given(
-    structures=st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=8),
-    seed=st.integers(0, 2**31),
-)
-def test_masks_of_structures_of_all_sizes(structures, seed):
-    scoreable = torch.tensor([value for structure in structures for value in structure])
-    index = torch.tensor([number for number, structure in enumerate(structures) for _ in structure])
-    masked, weight = order_agnostic_mask(index, scoreable, generator_of(seed))
-    assert not (masked & ~scoreable).any()
-    assert weight.shape == (len(structures),)
-    for number, structure in enumerate(structures):
-        size, hidden = sum(structure), int(masked[index == number].sum())
-        assert (1 <= hidden <= size) if size else hidden == 0
-        assert float(weight[number]) == pytest.approx(size / hidden if size else 0.0)
-    again, _ = order_agnostic_mask(index, scoreable, generator_of(seed))
-    assert torch.equal(masked, again)
-
-
 # --- devices and number types
 
 
@@ -581,19 +547,16 @@ def test_everything_stays_on_its_device_and_in_its_type(name, device):
     clean = torch.randint(0, 21, (40,), generator=random, device=device)
     times = diffusion.sample_times(4, 0.1, random)
     tokens, scored = diffusion.corrupt(clean, times, index, random)
-    masked, weight = order_agnostic_mask(index, clean < 20, random)
     probabilities = torch.randn(40, 20, generator=random, device=device).softmax(-1)
     posterior = diffusion.posterior(tokens, probabilities, 0.25, 0.5)
     terms = diffusion.bound_term(clean, tokens, probabilities, 6)
-    results = [times, diffusion.noise_level(times), tokens, scored, masked, weight, posterior, terms]
+    results = [times, diffusion.noise_level(times), tokens, scored, posterior, terms]
     assert {value.device.type for value in results} == {device}
     assert [value.dtype for value in results] == [
         torch.int64,
         torch.float32,
         torch.int64,
         torch.bool,
-        torch.bool,
-        torch.float64,
         torch.float64,
         torch.float64,
     ]
