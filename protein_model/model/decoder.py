@@ -70,9 +70,13 @@ class SequenceDenoiser(nn.Module):
         -------
         (..., N, 20) logits
         """
+        count = tokens.shape[-1]
+        filler = len(encoded.residues) - count  # see `BackboneEncoder.filled_to`
+        if filler:
+            tokens = functional.pad(tokens, (0, filler), value=NUM_RESIDUE_TYPES)
         residues = encoded.residues + self.embed_tokens(tokens)
         if self.embed_noise is not None:
             residues = residues + self.embed_noise(noise_level)[..., encoded.structure_index, :]
         for layer in self.layers:
             residues = layer(residues, encoded.edges, encoded.neighbours, encoded.present)
-        return self.to_logits(self.norm(residues))
+        return self.to_logits(self.norm(residues[..., :count, :]))

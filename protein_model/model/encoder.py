@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from .configuration import ProteinModelConfig
@@ -30,6 +31,8 @@ from .layers import EdgeUpdate, ResidueUpdate
 class EncodedBackbone:
     """What the decoder needs of a structure; made once, used for every denoising step and every sample.
 
+    Where the encoder fills batches up, all of these have so many rows, and those after the residues mean nothing.
+
     Attributes
     ----------
     residues : (N, H)
@@ -44,6 +47,33 @@ class EncodedBackbone:
     neighbours: Tensor
     present: Tensor
     structure_index: Tensor
+
+
+class BackboneGeometry(nn.Module):
+    """What the encoder is told of a backbone and its graph. Nothing here is learned."""
+
+    def __init__(self, config: ProteinModelConfig):
+        super().__init__()
+        self.num_radial_bases = config.num_radial_bases
+        self.max_relative_position = config.max_relative_position
+
+    def forward(
+        self,
+        backbone: Tensor,
+        backbone_mask: Tensor,
+        structure_index: Tensor,
+        chain_index: Tensor,
+        position: Tensor,
+        neighbours: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `BackboneEncoder.forward`, neighbours (N, K) -> angles, and for edges radial bases, frames, offsets."""
+        bonded = bonded_to_next(backbone_mask, structure_index, chain_index, position)
+        angles = backbone_angles(backbone, bonded) * backbone_mask[:, None]
+        distances = edge_distances(backbone, neighbours)
+        radial = radial_bases(distances, self.num_radial_bases).flatten(2)
+        frames = edge_frames(backbone, neighbours)
+        offsets = relative_positions(position, chain_index, neighbours, self.max_relative_position)
+        return angles, radial, frames, offsets
 
 
 class EncoderLayer(nn.Module):
@@ -68,14 +98,16 @@ class BackboneEncoder(nn.Module):
     Attributes
     ----------
     recompute : keep only what goes into each layer in training, and compute the rest again in the backward pass
+    filled_to : compiled layers want every batch to have one shape: residues of no structure, which send and receive no
+        messages, are added up to so many; None to add none
     """
 
     def __init__(self, config: ProteinModelConfig):
         super().__init__()
         self.recompute = False
+        self.filled_to: int | None = None
         self.num_neighbors = config.num_neighbors
-        self.num_radial_bases = config.num_radial_bases
-        self.max_relative_position = config.max_relative_position
+        self.geometry = BackboneGeometry(config)
         hidden = config.hidden_dim
         distance_features = NUM_ATOMS**2 * config.num_radial_bases
         self.embed_distances = nn.Linear(distance_features, hidden)
@@ -103,12 +135,18 @@ class BackboneEncoder(nn.Module):
         with torch.no_grad(), torch.autocast(backbone.device.type, enabled=False):
             backbone = backbone.float()
             neighbours, present = neighbour_graph(backbone[:, 1], backbone_mask, structure_index, self.num_neighbors)
-            bonded = bonded_to_next(backbone_mask, structure_index, chain_index, position)
-            angles = backbone_angles(backbone, bonded) * backbone_mask[:, None]
-            distances = edge_distances(backbone, neighbours)
-            radial = radial_bases(distances, self.num_radial_bases).flatten(2)
-            frames = edge_frames(backbone, neighbours)
-            offsets = relative_positions(position, chain_index, neighbours, self.max_relative_position)
+            # Only now: shapes within the graph depend on the structures anyway, so that it is never compiled.
+            filler = (self.filled_to or len(backbone)) - len(backbone)
+            if filler > 0:
+                own = torch.arange(len(backbone), len(backbone) + filler, device=backbone.device)
+                neighbours = torch.cat([neighbours, own[:, None].expand(-1, self.num_neighbors)])
+                present, backbone, backbone_mask, structure_index, chain_index, position = (
+                    functional.pad(rows, (0, 0) * (rows.ndim - 1) + (0, filler))
+                    for rows in (present, backbone, backbone_mask, structure_index, chain_index, position)
+                )
+            angles, radial, frames, offsets = self.geometry(
+                backbone, backbone_mask, structure_index, chain_index, position, neighbours
+            )
         dtype = self.embed_distances.weight.dtype
         edges = self.embed_distances(radial.to(dtype)) + self.embed_frames(frames.to(dtype))
         edges = self.edge_norm(edges + self.embed_offset(offsets))
