@@ -119,6 +119,11 @@ class Settings:
         "Keep only what goes into each encoder layer, and compute the rest again in the backward pass: a third of the "
         "memory, at the price of time. Results are the same.",
     )
+    compile: bool = _option(
+        False,
+        "Compile the network when training begins (torch.compile), which takes a minute or so; batches are filled up "
+        "to --batch_residues. For GPUs; needs Triton there, and a C++ compiler.",
+    )
     timeout_minutes: float = _option(30.0, "How long a process waits for the others before the run gives up.")
     # Checkpoints and output
     resume_from: str | None = _option(
@@ -198,6 +203,16 @@ class Settings:
             )
         if self.keep_every is not None and self.keep_last is None:
             raise SettingsError("--keep_every goes with --keep_last; without it all checkpoints are kept")
+        if self.compile and self.batch_residues is None:
+            raise SettingsError(
+                "--compile needs batches of one size: give --batch_residues too (--batch_size stays the most structures"
+                " of a batch)"
+            )
+        if self.compile and self.deterministic:
+            raise SettingsError(
+                "--compile and --deterministic exclude each other: compilers round in ways of their own, also from "
+                "process to process; give one of them"
+            )
         for name in ("reset_optimizer", "reset_schedule"):
             if getattr(self, name) and self.resume_from is None:
                 raise SettingsError(f"--{name} goes with --resume_from; a new run has nothing to reset")
@@ -343,6 +358,7 @@ NOT_ADOPTED = frozenset(
         "num_workers",
         "mixed_precision",
         "gradient_checkpointing",
+        "compile",
         "timeout_minutes",
         "extend_schedule",
         "reset_optimizer",

@@ -53,6 +53,10 @@ _CHANGEABLE: dict[str, tuple[Severity, str]] = {
     "cluster_file": ("warn", ""),
     "validation_fraction": ("warn", ""),
     "deterministic": ("warn", "the run is no longer equal, bit for bit, to one on another number of processes"),
+    "compile": (
+        "warn",
+        "rounding and dropout are others from here on: no longer equal, bit for bit, to a run that stays",
+    ),
 }
 _DATA: dict[str, str] = {
     "training_structures": "the order of the epochs is another one",

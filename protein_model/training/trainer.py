@@ -43,6 +43,7 @@ from ..randomness import derived_seed
 from .arguments import GivenOptions, Settings, absolute_paths, refuse_addresses
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder
+from .compiling import compile_network, refuse_impossible_compilation
 from .curves import draw_loss_curve
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
@@ -141,6 +142,8 @@ class Trainer:
                 "--deterministic sums the gradients of all weights in one order, which no process can where each has a "
                 "slice of them (FSDP2): give --deterministic False, or launch with accelerate_configs/multi_gpu_8.yaml"
             )
+        self.whereabouts.at("trying the compiler")
+        refuse_impossible_compilation(self.accelerator, settings.compile)
         if settings.deterministic or self.accelerator.device.type == "cpu":
             # On several threads even a CPU adds up gathered gradients in the order in which threads arrive.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -177,6 +180,8 @@ class Trainer:
         )
         self.network: ProteinModel = self.accelerator.unwrap_model(self.model)
         gather_for_parts(self.network)
+        if settings.compile and settings.batch_residues is not None:
+            compile_network(self.network, settings.batch_residues)
 
         self.progress = TrainingProgress(self.data.plan.steps_per_epoch, self.shards, settings.seed)
         self.history = LossHistory()
@@ -704,6 +709,13 @@ class Trainer:
                 data.plan.steps_per_epoch,
             )
         )
+        if settings.compile:
+            longer = int((data.cache.lengths[data.split.validation] > (settings.batch_residues or 0)).sum())
+            self.console.say(
+                "The network is compiled in the first step and in the first validation, for batches of "
+                f"{settings.batch_residues:,} residues (--compile)"
+                + (f"; {longer:,} validation structures are longer, and validated without" if longer else "")
+            )
         if settings.scale_learning_rate != "none":
             self.console.say(
                 f"Learning rate {settings.learning_rate:.3e} scaled for {self.shards} micro-batches per optimizer "

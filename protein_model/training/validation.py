@@ -14,6 +14,7 @@ from ..data.collate import FlatBatch, model_inputs
 from ..model.decoder import NUM_RESIDUE_TYPES
 from ..model.modeling import ProteinModel, sequence_loss
 from ..randomness import derived_seed
+from .compiling import uncompiled_where_longer
 from .signals import shielded
 
 
@@ -80,7 +81,7 @@ def validate(
         tokens, corrupted = model.diffusion.corrupt(labels, times, structure_index, generator)
         level = model.diffusion.noise_level(times)
         nothing = torch.full_like(labels, NUM_RESIDUE_TYPES)
-        with accelerator.autocast():
+        with accelerator.autocast(), uncompiled_where_longer(model, len(labels)):
             encoded = model.encode(**model_inputs(batch))
             denoised = model.decode(encoded, torch.where(usable, tokens, nothing), level)
             from_nothing = model.decode(encoded, nothing, torch.ones_like(times, dtype=torch.float32))

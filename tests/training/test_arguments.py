@@ -82,6 +82,8 @@ def test_launch_options_are_not_taken_from_a_checkpoint():
         ({"keep_last": 1}, "--keep_last must be at least 2"),
         ({"keep_every": 5}, "--keep_every goes with --keep_last"),
         ({"early_stopping_min_delta": 0.1}, "goes with --early_stopping_patience"),
+        ({"compile": True, "batch_size": 8}, "--compile needs batches of one size: give --batch_residues"),
+        ({"compile": True, "deterministic": True}, "--compile and --deterministic exclude each other"),
         ({"push_to_hub": True}, "--push_to_hub needs --hub_model_id"),
         ({"hub_model_id": "lab/model"}, "--hub_model_id goes with --push_to_hub"),
     ],
