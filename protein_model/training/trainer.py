@@ -11,20 +11,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import enum
-import hashlib
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import torch
-import transformers
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import (
     DistributedDataParallelKwargs,
@@ -33,24 +29,23 @@ from accelerate.utils import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from .. import __version__
 from ..data.batching import shards_per_process
 from ..data.cache import CacheInterrupted
 from ..data.storage import write_atomically
 from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
 from ..randomness import derived_seed
-from .arguments import GivenOptions, Settings, absolute_paths, refuse_addresses
+from .arguments import GivenOptions, Settings, refuse_addresses
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder
 from .compiling import compile_network, refuse_impossible_compilation
 from .curves import draw_loss_curve
+from .description import lines_about, package_versions, run_description, schedule_text
 from .divergence import DivergencePolicy, RunDiverged
 from .hub import publisher_of
 from .launching import (
     LaunchError,
     Whereabouts,
-    describe_batch,
     process_group_options,
     refuse_different_data,
 )
@@ -62,7 +57,6 @@ from .records import HISTORY_FILE, write_history
 from .reporting import LOG_FILE, Console, EpochProgress
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
 from .saving import CheckpointWriter, RunState, help_snapshot, load_state
-from .schedule import Schedule
 from .sharding import divide_on_cpus, gather_for_parts, sharding_of_launch
 from .signals import StopRequest, shielded
 from .starting import architecture_options, starting_model
@@ -216,7 +210,10 @@ class Trainer:
         if not settings.dry_run and self.accelerator.is_main_process:
             self._begin_save_dir()
             self.console.log_to(self.save_dir / LOG_FILE)
-        self._describe()
+        for line in lines_about(
+            settings, self.data, self.schedule, self.shards, self.accelerator, parameter_count(self.network)
+        ):
+            self.console.say(line)
 
     def _prepare_data(self) -> TrainingData:
         interrupted: CacheInterrupted | None = None
@@ -575,22 +572,7 @@ class Trainer:
             self.console.say(f"WARNING: {self.save_dir / LOSS_CURVE_FILE} could not be drawn ({error})")
 
     def _run_description(self) -> dict[str, Any]:
-        split, names = self.data.split, self.data.cache.names
-        return {
-            "settings": absolute_paths({**self.settings.to_dict(), "save_dir": str(self.save_dir)}),
-            "data": {
-                "fingerprint": self.data.cache.fingerprint,
-                "training_structures": len(split.train),
-                "validation_structures": len(split.validation),
-                "validation_set": _names_key([names[row] for row in split.validation.tolist()]),
-                "steps_per_epoch": self.data.plan.steps_per_epoch,
-            },
-            "schedule": self.schedule.to_dict(),
-            "shards": self.shards,
-            "processes": self.accelerator.num_processes,
-            "mixed_precision": self.accelerator.mixed_precision,
-            "versions": package_versions(),
-        }
+        return run_description(self.settings, self.save_dir, self.data, self.schedule, self.shards, self.accelerator)
 
     def _begin_save_dir(self) -> None:
         try:
@@ -666,8 +648,8 @@ class Trainer:
         before, after = saved.schedule if steps_known else self.schedule, self.schedule
         if before != after:
             say(
-                f"Changed on resume: schedule: {_told(before, steps_per_epoch)} in the checkpoint, "
-                f"{_told(after, steps_per_epoch)} now"
+                f"Changed on resume: schedule: {schedule_text(before, steps_per_epoch)} in the checkpoint, "
+                f"{schedule_text(after, steps_per_epoch)} now"
             )
         say(
             f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
@@ -686,62 +668,6 @@ class Trainer:
                 self._went_back = True
                 say(f"Set aside, later than the checkpoint resumed from: {path}")
         self.accelerator.wait_for_everyone()
-
-    def _describe(self) -> None:
-        """Tell what is trained on what."""
-        settings, data, accelerator = self.settings, self.data, self.accelerator
-        self.console.say(data.split.description)
-        self.console.say(
-            f"{parameter_count(self.network):,} parameters · {accelerator.num_processes} process"
-            f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}"
-            f"{', each with a slice of the model (FSDP2)' if accelerator.is_fsdp2 else ''}, precision "
-            f"{accelerator.mixed_precision} · {len(data.split.train):,} training and {len(data.split.validation):,} "
-            f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch · "
-            f"{settings.epochs} epochs"
-        )
-        self.console.say(
-            describe_batch(
-                settings.batch_size,
-                settings.batch_residues,
-                self.shards,
-                accelerator.num_processes,
-                data.plan.lengths,
-                data.plan.steps_per_epoch,
-            )
-        )
-        if settings.compile:
-            longer = int((data.cache.lengths[data.split.validation] > (settings.batch_residues or 0)).sum())
-            self.console.say(
-                "The network is compiled in the first step and in the first validation, for batches of "
-                f"{settings.batch_residues:,} residues (--compile)"
-                + (f"; {longer:,} validation structures are longer, and validated without" if longer else "")
-            )
-        if settings.scale_learning_rate != "none":
-            self.console.say(
-                f"Learning rate {settings.learning_rate:.3e} scaled for {self.shards} micro-batches per optimizer "
-                f"step: peak {self.schedule.peak:.3e} (--scale_learning_rate {settings.scale_learning_rate})"
-            )
-
-
-def _told(schedule: Schedule, steps_per_epoch: int) -> str:
-    rate = f"peak {schedule.peak:.3e}, warm-up {schedule.warmup_steps:,} steps, end at step {schedule.total_steps:,}"
-    begun = f", begun at step {schedule.start_step:,}" if schedule.start_step else ""
-    return f"{rate} (epoch {schedule.total_steps / steps_per_epoch:g}){begun}"
-
-
-def _names_key(names: list[str]) -> str:
-    return hashlib.blake2b("\n".join(sorted(names)).encode(), digest_size=8).hexdigest()
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of what a checkpoint depends on."""
-    return {
-        "protein_model": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def _accelerator(given: GivenOptions) -> Accelerator:
@@ -764,4 +690,4 @@ def _timeout_seconds(given: GivenOptions) -> float:
     return 60.0 * given.values.get("timeout_minutes", Settings.timeout_minutes)
 
 
-__all__ = ["RunDiverged", "RunStopped", "Trainer", "TrainingResult", "package_versions"]
+__all__ = ["RunDiverged", "RunStopped", "Trainer", "TrainingResult"]
