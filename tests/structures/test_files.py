@@ -60,7 +60,7 @@ def test_nothing_found(tmp_path):
         (b"# data_x\n\n#\n  DATA_x\n", "mmcif"),
         (b"HEADER    data_\n", "pdb"),
         (b"REMARK\ndata_x\n", "pdb"),
-        (gzip.compress(b"data_x"), "pdb"),
+        (gzip.compress(b"data_x", mtime=0), "pdb"),
     ],
 )
 def test_format(content, kind):
