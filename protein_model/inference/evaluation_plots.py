@@ -60,13 +60,15 @@ def draw_steps(path: Path, figures: Sequence[StepFigures]) -> Path:
     natives = {row.steps: row.native_perplexity for row in figures if row.native_perplexity is not None}
     if len(natives) == len(counts):
         _line(native, range(len(counts)), np.array([natives[steps] for steps in counts]), "black", "native sequences")
+        shown = [median, mean, perplexity, native]
     else:
         native.remove()
+        shown = [median, mean, perplexity]
     median.set_ylabel("sampled recovery, median, %")
     mean.set_ylabel("sampled recovery, mean, %")
     perplexity.set_ylabel("perplexity of the samples, exp(score)")
     native.set_ylabel("perplexity of native sequences, random order")
-    for axes in panels.flat:
+    for axes in shown:
         axes.set_xticks(range(len(counts)), [str(steps) for steps in counts])
         axes.set_xlabel("denoising steps")
         axes.grid(alpha=0.25)
