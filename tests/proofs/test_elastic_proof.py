@@ -17,9 +17,9 @@ import statistics
 import pytest
 
 from protein_model.training.arguments import EXAMPLES
-from tests.proofs.moving import Place, moved
+from tests.proofs.moving import Comparison, Place, moved
 from tests.proofs.references import References
-from tests.proofs.runs import SETTINGS, TinyRun, difference, outcome, traced_steps
+from tests.proofs.runs import SETTINGS, TinyRun, outcome, traced_steps
 
 COURSE = [Place(4), Place(2), Place(1), Place(4)]
 
@@ -28,7 +28,7 @@ COURSE = [Place(4), Place(2), Place(1), Place(4)]
 @pytest.mark.parametrize("deterministic", [False, True], ids=["default", "deterministic"])
 def test_four_two_one_four(server, structures, cache_dir, tmp_path, figures, proof_size, deterministic):
     references = References(server)
-    rounds, steps, largest, recovery, places, failures = proof_size("PROOF_MOVES", 2), 0, 0.0, 0.0, 0, []
+    rounds, steps, compared = proof_size("PROOF_MOVES", 2), 0, Comparison()
     for number in range(rounds):
         for settings in SETTINGS:
             randomness = random.Random(f"{proof_size('PROOF_SEED', 0)}/{number}/{settings}")
@@ -39,24 +39,16 @@ def test_four_two_one_four(server, structures, cache_dir, tmp_path, figures, pro
             traced = [list(traced_steps(launch.trace)) for launch in launches]
             steps += len({step.step for launch in traced for step in launch})
             for reference, processes in zip(left_alone, (1, 2, 4), strict=True):
-                apart = difference(reference.outcome, found)
-                largest, places = max(largest, apart.largest), places + len(apart.places)
                 against = f"{settings}, round {number}, against {processes} processes"
-                failures += [f"{against}: {name} is missing" for name in apart.missing[:3]]
-                recovery = max(recovery, apart.recovery)
-                problems = (
-                    [f"{place} differs" for place in apart.places[:3]] if deterministic else apart.beyond_rounding()
-                )
-                failures += [f"{against}: {problem}" for problem in problems]
-                for launch in traced:
-                    failures += [f"{against}: {text}" for text in reference.course.deviations(launch, deterministic)]
+                compared.add(found, traced, reference, against, bitwise=deterministic, same_gradients=deterministic)
     figures(
         f"elastic proof, {'--deterministic' if deterministic else 'default'}: {rounds * len(SETTINGS)} runs moved "
         f"{' -> '.join(map(str, COURSE))} processes, {steps} steps compared with runs on 1, 2 and 4: values that are "
-        f"not bitwise equal {places}, largest difference {largest:.1e}, of recoveries {recovery:.1e}; "
-        f"failures {len(failures)}"
+        f"not bitwise equal {compared.places}, largest difference {compared.largest:.1e}, of recoveries "
+        f"{compared.recovery:.1e}; "
+        f"failures {len(compared.failures)}"
     )
-    assert not failures, "\n".join(failures[:50])
+    assert not compared.failures, "\n".join(compared.failures[:50])
 
 
 @pytest.mark.proof

@@ -20,9 +20,9 @@ import sys
 import pytest
 
 from tests.proofs.launches import ROOT, SHARDED_ENVIRONMENT, TRAINING_ENVIRONMENT
-from tests.proofs.moving import Place, moved
+from tests.proofs.moving import Comparison, Place, moved
 from tests.proofs.references import References
-from tests.proofs.runs import SETTINGS, TinyRun, difference, outcome, traced_steps
+from tests.proofs.runs import SETTINGS, TinyRun, outcome, traced_steps
 
 SAME = [Place(2, sharded=True)] * 4
 CHANGING = [Place(2, sharded=True), Place(1), Place(4, sharded=True), Place(2), Place(2, sharded=True)]
@@ -57,7 +57,7 @@ open(f"{place}.{rank}", "w").write(json.dumps([share, trainer.progress.skipped_s
 def test_wherever_it_goes_on(server, structures, cache_dir, tmp_path, figures, proof_size, course):
     bitwise = course is SAME
     references = References(server)
-    rounds, steps, largest, recovery, failures = proof_size("PROOF_MOVES", 1), 0, 0.0, 0.0, []
+    rounds, steps, compared = proof_size("PROOF_MOVES", 1), 0, Comparison()
     for number in range(rounds):
         for settings in SETTINGS:
             randomness = random.Random(f"{proof_size('PROOF_SEED', 0)}/{number}/{settings}")
@@ -69,20 +69,14 @@ def test_wherever_it_goes_on(server, structures, cache_dir, tmp_path, figures, p
             steps += len({step.step for launch in traced for step in launch})
             for place in left_alone:
                 reference = references.get(run, place.processes, place.sharded)
-                apart = difference(reference.outcome, found)
-                largest, recovery = max(largest, apart.largest), max(recovery, apart.recovery)
                 against = f"{settings}, round {number}, against {place}"
-                failures += [f"{against}: {name} is missing" for name in apart.missing[:3]]
-                problems = [f"{name} differs" for name in apart.places[:3]] if bitwise else apart.beyond_rounding()
-                failures += [f"{against}: {problem}" for problem in problems]
-                for launch in traced:
-                    failures += [f"{against}: {text}" for text in reference.course.deviations(launch, False)]
+                compared.add(found, traced, reference, against, bitwise=bitwise, same_gradients=False)
     figures(
         f"sharding proof: {rounds * len(SETTINGS)} runs, {' -> '.join(map(str, course))} processes, {steps} steps "
-        f"compared with runs on {' and '.join(map(str, left_alone))}: largest difference {largest:.1e}, of recoveries "
-        f"{recovery:.1e}; failures {len(failures)}"
+        f"compared with runs on {' and '.join(map(str, left_alone))}: largest difference "
+        f"{compared.largest:.1e}, of recoveries {compared.recovery:.1e}; failures {len(compared.failures)}"
     )
-    assert not failures, "\n".join(failures[:50])
+    assert not compared.failures, "\n".join(compared.failures[:50])
 
 
 @pytest.mark.proof
