@@ -162,14 +162,14 @@ class SequenceDecoder:
             first = edges[rows // sequences]
             first += as_neighbour[self._neighbour_pairs(rows, sequences)]
             first += own[:, None]
-            messages = self._messages(layer, first)
+            messages = self._messages(first)
             sums[start : start + count] = torch.bmm(self._weights[rows // sequences, None], messages)[:count, 0]
         return sums
 
     @staticmethod
-    def _messages(layer: ResidueUpdate, first: Tensor) -> Tensor:
-        """(b, r, H) sums of the shares of residue, neighbour and edge -> (b, r, H) messages."""
-        return functional.gelu(product(functional.gelu(first), layer.message_second))
+    def _messages(first: Tensor) -> Tensor:
+        """(..., H) sums of the shares of residue, neighbour and edge -> (..., H) messages."""
+        return functional.gelu(first)
 
     def _projected_edges(self, layer: ResidueUpdate) -> Tensor:
         """(N, K, H), the share of the edges in the first layer of each message."""

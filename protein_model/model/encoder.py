@@ -24,7 +24,7 @@ from .features import (
     radial_bases,
     relative_positions,
 )
-from .layers import EdgeUpdate, ResidueUpdate
+from .layers import ResidueUpdate
 
 
 @dataclass
@@ -77,19 +77,23 @@ class BackboneGeometry(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Residues learn from their neighbours, then edges from their residues."""
+    """One perceptron per edge, of the edge and its two residues, tells both the residue and the edge what to change.
+
+    A perceptron of its own for the edges, of residues that are up to date already, costs twice the time for the same
+    loss at equal steps: `--num_encoder_layers` buys more.
+    """
 
     def __init__(self, config: ProteinModelConfig):
         super().__init__()
         self.edge_norm = nn.LayerNorm(config.hidden_dim)
         self.residue_update = ResidueUpdate(config.hidden_dim, config.num_neighbors, config.dropout)
-        self.edge_update = EdgeUpdate(config.hidden_dim, config.dropout)
+        self.edge_out = nn.Linear(config.hidden_dim, config.hidden_dim)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """residues (N, H), edges (N, K, H), neighbours (N, K), present (N, K) -> residues (N, H), edges (N, K, H)"""
-        normed = self.edge_norm(edges)
-        residues = self.residue_update(residues, normed, neighbours, present)
-        return residues, edges + self.edge_update(residues, normed, neighbours)
+        residues, messages = self.residue_update(residues, self.edge_norm(edges), neighbours, present)
+        return residues, edges + self.dropout(self.edge_out(messages))
 
 
 class BackboneEncoder(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .decoder import SequenceDenoiser
-from .decoding import ROWS, SequenceDecoder, in_whole_blocks
+from .decoding import SequenceDecoder
 from .encoder import EncodedBackbone
 
 
@@ -31,6 +31,12 @@ class IncrementalDecoder(SequenceDecoder):
     def __init__(self, denoiser: SequenceDenoiser, encoded: EncodedBackbone):
         super().__init__(denoiser, encoded)
         self._seen: Tensor | None = None
+        # Messages, numbered n * K + k, by sender: those of residue n are from place `_sent_from[n]` on.
+        sent = encoded.present.flatten().nonzero()[:, 0]
+        senders = encoded.neighbours.flatten()[sent]
+        self._sent = sent[senders.argsort(stable=True)]
+        self._sent_count = torch.bincount(senders, minlength=len(encoded.neighbours))
+        self._sent_from = self._sent_count.cumsum(0) - self._sent_count
 
     def begin(self) -> None:
         """Forget the sequences so far, so that the next ones do not depend on them."""
@@ -49,24 +55,29 @@ class IncrementalDecoder(SequenceDecoder):
         changed_pairs = changed.nonzero()[:, 0]
         as_neighbour = self._as_neighbours(layer, self._embedded(tokens, changed_pairs, sequences))
 
-        # Messages to compute again, (P, K), at pairs whose sum is known.
-        moved = changed[self._neighbour_pairs(pairs, sequences)] & self._encoded.present[pairs // sequences]
-        count = moved.sum(1)
         known = self._known[pairs] & ~changed[pairs]
-        # A message that has changed is computed twice, as it was and as it is.
-        correct = known & (count > 0) & (2 * count <= moved.shape[1])
-        anew = ~known | (2 * count > moved.shape[1])
-        if bool(correct.any()):
-            place = changed.cumsum(0) - 1
-            self._correct(pairs[correct], moved[correct], as_neighbour, place, sequences)
+        stale = ~known
+        anew = pairs[stale]
+        if len(anew) < len(pairs):
+            holding = torch.zeros_like(self._known)
+            holding[pairs] = known
+            row, message, receiver = self._messages_of(changed_pairs, sequences, holding)
+            count = torch.bincount(receiver, minlength=total)
+            # A message that has changed is computed twice, as it was and as it is.
+            many = 2 * count > self._encoded.neighbours.shape[1]
+            anew = pairs[stale | many[pairs]]
+            stale |= count[pairs] > 0
+            few = ~many[receiver]
+            row, message, receiver = row[few], message[few], receiver[few]
+            self._correct(message, receiver, as_neighbour[row], self._as_neighbour[changed_pairs[row]], sequences)
         self._as_neighbour[changed_pairs] = as_neighbour
         self._seen.view(-1)[changed_pairs] = tokens[changed_pairs]
-        if bool(anew.any()):
-            self._compute(tokens, pairs[anew], sequences)
-        stale = pairs[correct | anew]
-        if len(stale):
-            states = self._updated(layer, self._embedded(tokens, stale, sequences), self._sums[stale])
-            self._logits[stale] = self._to_logits(states)
+        if len(anew):
+            self._compute(tokens, anew, sequences)
+        stale_pairs = pairs[stale]
+        if len(stale_pairs):
+            states = self._embedded(tokens, stale_pairs, sequences)
+            self._logits[stale_pairs] = self._to_logits(self._updated(layer, states, self._sums[stale_pairs]))
         self._known.zero_()
         self._known[pairs] = True
         return self._logits[pairs]
@@ -79,6 +90,27 @@ class IncrementalDecoder(SequenceDecoder):
         self._as_neighbour, self._as_receiver = zeros(total, self._hidden), zeros(total, self._hidden)
         self._sums = zeros(total, self._hidden)
         self._logits = zeros(total, self._denoiser.to_logits.out_features).float()
+
+    def _messages_of(self, senders: Tensor, sequences: int, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What some pairs (C,), ascending, send to `wanted` (N * S,) pairs.
+
+        Returns
+        -------
+        row : (M,) of `senders`
+        message : (M,) number of the message, n * K + k
+        receiver : (M,) pair, ascending; of equal ones, those of the first sender first
+        """
+        residue, sequence = senders // sequences, senders % sequences
+        count = self._sent_count[residue]
+        row = torch.arange(len(senders), device=senders.device).repeat_interleave(count)
+        place = (
+            torch.arange(len(row), device=senders.device) + (self._sent_from[residue] + count - count.cumsum(0))[row]
+        )
+        message = self._sent[place]
+        receiver = message // self._encoded.neighbours.shape[1] * sequences + sequence[row]
+        kept = wanted[receiver].nonzero()[:, 0]
+        order = kept[receiver[kept].argsort(stable=True)]
+        return row[order], message[order], receiver[order]
 
     def _compute(self, tokens: Tensor, pairs: Tensor, sequences: int) -> None:
         """Sums of all messages to some pairs."""
@@ -96,28 +128,21 @@ class IncrementalDecoder(SequenceDecoder):
         sums = self._message_sums(layer, self._edges[0], self._as_neighbour, receivers, needed, sequences)
         self._sums[pairs] = sums[place]
 
-    def _correct(self, pairs: Tensor, moved: Tensor, as_neighbour: Tensor, place: Tensor, sequences: int) -> None:
+    def _correct(self, message: Tensor, receiver: Tensor, new: Tensor, old: Tensor, sequences: int) -> None:
         """Bring sums up to date with messages that have changed.
 
         Parameters
         ----------
-        moved : (P, K) bool, which
-        as_neighbour, place : shares of the changed pairs as they are now, and the row of each pair in them
+        message, receiver : (M,) as `_messages_of` gives them
+        new, old : (M, H), shares of their senders
         """
-        width, layer = moved.shape[1], self._layers[0]
         edges, weights = self._edges[0].view(-1, self._hidden), self._weights.view(-1)
-        for start in range(0, len(pairs), self._block):
-            rows, slots = moved[start : start + self._block].nonzero().T
-            count = len(rows)
-            receiver = pairs[start + rows]
-            edge = receiver // sequences * width + slots
-            sender = self._encoded.neighbours.view(-1)[edge] * sequences + receiver % sequences
-            at = self._filled(in_whole_blocks(torch.arange(count, device=pairs.device), ROWS).view(-1, ROWS))
-            base = edges[edge[at]] + self._as_receiver[receiver[at]]
-            new = self._messages(layer, base + as_neighbour[place[sender[at]]])
-            new -= self._messages(layer, base + self._as_neighbour[sender[at]])
-            change = new.flatten(0, 1)[:count] * weights[edge, None]
-            _add_in_order(self._sums, receiver, change)
+        size = self._block * self._weights.shape[1]
+        for start in range(0, len(message), size):
+            block = slice(start, start + size)
+            base = edges[message[block]] + self._as_receiver[receiver[block]]
+            change = self._messages(base + new[block]) - self._messages(base + old[block])
+            _add_in_order(self._sums, receiver[block], change * weights[message[block], None])
 
 
 def _add_in_order(sums: Tensor, receiver: Tensor, change: Tensor) -> None:

@@ -7,6 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def look_up(residues: Tensor, neighbours: Tensor) -> Tensor:
+    """residues (..., N, H), neighbours (N, K) -> what is known of each neighbour, (..., N, K, H)"""
+    # As an embedding this is twice as fast as as an index on a CPU, forward and backward, and on a GPU, too, its
+    # gradients are summed in an order that does not change from run to run.
+    rows = residues.movedim(-2, 0)
+    found = functional.embedding(neighbours, rows.flatten(1)).unflatten(-1, rows.shape[1:])
+    return found.movedim((0, 1), (-3, -2))
+
+
 class PairSum(nn.Module):
     """First linear map of a perceptron of (residue, neighbour, edge).
 
@@ -23,18 +32,21 @@ class PairSum(nn.Module):
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor) -> Tensor:
         """residues (..., N, H), edges (N, K, H), neighbours (N, K) -> (..., N, K, H)"""
         first = self.from_residue(residues).unsqueeze(-2) + self.from_edge(edges)
-        return first + self.from_neighbour(residues)[..., neighbours, :]
+        return first.add_(look_up(self.from_neighbour(residues), neighbours))
 
 
 class ResidueUpdate(nn.Module):
-    """Messages from the neighbours, then a feed-forward block, each added to the residue embedding."""
+    """Messages from the neighbours, then a feed-forward block, each added to the residue embedding.
+
+    A message is a perceptron of (residue, neighbour, edge) with one hidden layer. Its last linear map commutes with the
+    sum over the neighbours, so it is applied once per residue: of matrix products, one per edge is left.
+    """
 
     def __init__(self, hidden_dim: int, num_neighbors: int, dropout: float):
         super().__init__()
         self.num_neighbors = num_neighbors
         self.message_norm = nn.LayerNorm(hidden_dim)
         self.message = PairSum(hidden_dim)
-        self.message_second = nn.Linear(hidden_dim, hidden_dim)
         self.message_out = nn.Linear(hidden_dim, hidden_dim)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(hidden_dim),
@@ -44,28 +56,23 @@ class ResidueUpdate(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor, present: Tensor) -> Tensor:
-        """residues (..., N, H), edges (N, K, H), neighbours (N, K), present (N, K) bool -> (..., N, H)"""
+    def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the residues.
+
+        Parameters
+        ----------
+        residues : (..., N, H)
+        edges : (N, K, H)
+        neighbours : (N, K)
+        present : (N, K) bool
+
+        Returns
+        -------
+        residues : (..., N, H)
+        messages : (..., N, K, H), the hidden layer of every message
+        """
         messages = functional.gelu(self.message(self.message_norm(residues), edges, neighbours))
-        messages = functional.gelu(self.message_second(messages))
-        # The last linear map of the message commutes with the sum, so it is applied once per residue.
         weights = present.to(messages.dtype) / self.num_neighbors
         gathered = torch.einsum("...nkh,nk->...nh", messages, weights)
         residues = residues + self.dropout(self.message_out(gathered))
-        return residues + self.dropout(self.feed_forward(residues))
-
-
-class EdgeUpdate(nn.Module):
-    """Each edge sees the two residues that it joins."""
-
-    def __init__(self, hidden_dim: int, dropout: float):
-        super().__init__()
-        self.residue_norm = nn.LayerNorm(hidden_dim)
-        self.pair = PairSum(hidden_dim)
-        self.out = nn.Linear(hidden_dim, hidden_dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor) -> Tensor:
-        """residues (N, H), normalised edges (N, K, H), neighbours (N, K) -> what is added to the edges, (N, K, H)"""
-        pairs = self.pair(self.residue_norm(residues), edges, neighbours)
-        return self.dropout(self.out(functional.gelu(pairs)))
+        return residues + self.dropout(self.feed_forward(residues)), messages
