@@ -105,7 +105,7 @@ class SequenceDecoder:
 
     def _embedded(self, tokens: Tensor, pairs: Tensor, sequences: int) -> Tensor:
         """(P, H) of residues and the tokens on them."""
-        return self._encoded.residues[pairs // sequences] + self._denoiser.embed_tokens(tokens[pairs])
+        return self._encoded.residues.index_select(0, pairs // sequences) + self._denoiser.embed_tokens(tokens[pairs])
 
     def _embedded_noise(self, noise_level: Tensor) -> Tensor:
         """(B * S,) -> (B * S, H)"""
@@ -159,8 +159,8 @@ class SequenceDecoder:
             rows = targets[start : start + self._block]
             count = len(rows)
             rows, own = self._filled(rows), self._filled(as_receiver[start : start + self._block])
-            first = edges[rows // sequences]
-            first += as_neighbour[self._neighbour_pairs(rows, sequences)]
+            first = edges.index_select(0, rows // sequences)
+            first += as_neighbour.index_select(0, self._neighbour_pairs(rows, sequences).flatten()).view_as(first)
             first += own[:, None]
             messages = self._messages(first)
             sums[start : start + count] = torch.bmm(self._weights[rows // sequences, None], messages)[:count, 0]
@@ -184,7 +184,7 @@ class SequenceDecoder:
 
     def _neighbour_pairs(self, pairs: Tensor, sequences: int) -> Tensor:
         """(P, K)"""
-        return self._encoded.neighbours[pairs // sequences] * sequences + (pairs % sequences)[:, None]
+        return self._encoded.neighbours.index_select(0, pairs // sequences) * sequences + (pairs % sequences)[:, None]
 
     def _with_neighbours(self, pairs: Tensor, sequences: int, total: int) -> Tensor:
         """Those pairs and all that send messages to them, ascending."""
