@@ -31,8 +31,9 @@ class PairSum(nn.Module):
 
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor) -> Tensor:
         """residues (..., N, H), edges (N, K, H), neighbours (N, K) -> (..., N, K, H)"""
-        first = self.from_residue(residues).unsqueeze(-2) + self.from_edge(edges)
-        return first.add_(look_up(self.from_neighbour(residues), neighbours))
+        # In place: there are many edges, and memory is what it takes.
+        first = look_up(self.from_neighbour(residues), neighbours)
+        return first.add_(self.from_residue(residues).unsqueeze(-2)).add_(self.from_edge(edges))
 
 
 class ResidueUpdate(nn.Module):

@@ -42,10 +42,10 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "protein_model" / "examples"
 CHOSEN = ("5PTI.cif.gz", "pdb1ubi.pdb.gz", "2xcjA.pdb.gz", "1bvyF.pdb.gz", "pdb1ake.pdb.gz")
 
 
-def own_sampler(num_steps: int | str, order: str) -> Callable[[Sequence[Structure], int], object]:
+def own_sampler(num_steps: int | str, order: str, num_neighbors: int) -> Callable[[Sequence[Structure], int], object]:
     """A function that samples sequences for structures together."""
     torch.manual_seed(0)
-    model = ProteinModel(ProteinModelConfig(use_discrete_diffusion=True)).eval()
+    model = ProteinModel(ProteinModelConfig(use_discrete_diffusion=True, num_neighbors=num_neighbors)).eval()
     torch.nn.init.normal_(model.decoder.to_logits.weight, std=0.1)
     settings = SamplingSettings(TEMPERATURE, num_steps, order)  # type: ignore[arg-type]
     return lambda structures, count: Sampler(model, structures).sample(count, settings)
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--num_steps", type=steps, nargs="+", default=[1, 4, 8, 16, 32, "L"], help="[1 4 8 16 32 L]")
     parser.add_argument("--num_sequences", type=int, nargs="+", default=[1, 8, 64], help="per structure [1 8 64]")
     parser.add_argument("--order", default="margin", help="[margin]")
+    parser.add_argument("--num_neighbors", type=int, default=48, help="of this project's network [48, as the peer's]")
     parser.add_argument("--lengths", type=int, nargs="*", default=[1, 2, 4, 8], help="copies of 1ake [1 2 4 8]")
     parser.add_argument("--least", type=float, default=2.0, help="seconds to repeat short measurements for [2]")
     options = parser.parse_args()
@@ -84,7 +85,10 @@ def main() -> None:
     if network is None:
         print(f"ProteinMPNN is not there, so there are no ratios; {INSTALL}")
     residues = sum(map(len, structures))
-    print(f"{len(structures)} structures, {residues:,} residues, order {options.order}, torch {torch.__version__}")
+    print(
+        f"{len(structures)} structures, {residues:,} residues, order {options.order}, "
+        f"{options.num_neighbors} neighbours, torch {torch.__version__}"
+    )
     print(
         "\nresidues designed per second of processor time, and ratio to ProteinMPNN with as many sequences in one batch"
     )
@@ -98,7 +102,7 @@ def main() -> None:
             peers[count] = count * residues / spent
         print(f"{'ProteinMPNN':24}" + "".join(f"{peers[count]:14,.0f}{1:7.1f}" for count in options.num_sequences))
     for number in options.num_steps:
-        own = own_sampler(number, options.order)
+        own = own_sampler(number, options.order, options.num_neighbors)
         cells = []
         for count in options.num_sequences:
             speed = count * residues / seconds(partial(own, structures, count), options.least)
@@ -108,7 +112,7 @@ def main() -> None:
         return
     chain = read_structure(EXAMPLES / "pdb1ake.pdb.gz")
     number = options.num_steps[min(2, len(options.num_steps) - 1)]
-    own = own_sampler(number, options.order)
+    own = own_sampler(number, options.order, options.num_neighbors)
     print(f"\nby length, one sequence, {number} steps: seconds, and ratio")
     for copies in options.lengths:
         ring = symmetric_copies(chain, "ABCDEFGHIJKLMNOP"[:copies], radius=0.0 if copies == 1 else 12.0 * copies)
