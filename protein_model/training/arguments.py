@@ -75,7 +75,7 @@ class Settings:
     hidden_dim: int = _option(128, "Width of residue and edge embeddings.")
     num_encoder_layers: int = _option(5, "Message-passing layers that read the backbone.")
     num_decoder_layers: int = _option(1, "Message-passing layers that denoise the sequence; one makes sampling fast.")
-    num_neighbors: int = _option(48, "Nearest residues that send messages to each residue, itself included.")
+    num_neighbors: int = _option(30, "Nearest residues that send messages to each residue, itself included.")
     dropout: float = _option(0.1, "Dropout rate of every layer, 0 to 1.")
     use_discrete_diffusion: bool = _option(
         False, "Train a denoiser at all noise levels; without it, one that predicts all residues in one pass."
@@ -284,8 +284,8 @@ def _check_ranges(settings: Settings) -> None:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_dim": 64, "num_encoder_layers": 3, "num_decoder_layers": 1, "num_neighbors": 16},
-    "base": {"hidden_dim": 128, "num_encoder_layers": 5, "num_decoder_layers": 1, "num_neighbors": 48},
-    "large": {"hidden_dim": 256, "num_encoder_layers": 8, "num_decoder_layers": 1, "num_neighbors": 48},
+    "base": {"hidden_dim": 128, "num_encoder_layers": 5, "num_decoder_layers": 1, "num_neighbors": 30},
+    "large": {"hidden_dim": 256, "num_encoder_layers": 8, "num_decoder_layers": 1, "num_neighbors": 30},
 }
 
 

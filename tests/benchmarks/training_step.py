@@ -65,7 +65,10 @@ class OwnStep:
     ):
         torch.manual_seed(0)
         config = ProteinModelConfig(
-            num_encoder_layers=encoder_layers, num_decoder_layers=decoder_layers, use_discrete_diffusion=True
+            num_encoder_layers=encoder_layers,
+            num_decoder_layers=decoder_layers,
+            num_neighbors=48,
+            use_discrete_diffusion=True,
         )
         self.model: Any = ProteinModel(config).to(device).train()  # type: ignore[arg-type]
         self.model.encoder.recompute = recompute
