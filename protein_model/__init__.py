@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .inference.constraints import Constraints
-    from .inference.design import DesignResult, design
+    from .inference.design import DesignResult, design, load_model
     from .inference.scoring import ScoreResult, score
     from .model.modeling import ProteinModel
     from .structures import Structure, read_structure, write_structure
@@ -24,6 +24,7 @@ _HOMES = {
     "ScoreResult": ".inference.scoring",
     "Structure": ".structures",
     "design": ".inference.design",
+    "load_model": ".inference.design",
     "read_structure": ".structures",
     "score": ".inference.scoring",
     "write_structure": ".structures",
@@ -36,6 +37,7 @@ __all__ = [
     "ScoreResult",
     "Structure",
     "design",
+    "load_model",
     "read_structure",
     "score",
     "write_structure",

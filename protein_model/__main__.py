@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from .commands import cache, convert, design, evaluate, inspect, push, score
+from .commands import cache, convert, design, evaluate, export, inspect, push, score
 from .errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "convert": (convert.main, "checkpoint folder to a single .pt file, and back"),
     "design": (design.main, "design sequences for structures"),
     "evaluate": (evaluate.main, "measure recovery and perplexity on structures"),
+    "export": (export.main, "a trained model as a folder of its own, to share or to ship"),
     "inspect": (inspect.main, "show what is in a checkpoint, and whether it is whole"),
     "push": (push.main, "push a trained model to the Hugging Face Hub"),
     "score": (score.main, "score sequences on structures, and all their single mutants"),

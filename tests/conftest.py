@@ -1,5 +1,7 @@
 """What tests of all rooms share."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the large data sets are not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def ship(tmp_path, monkeypatch) -> Callable[..., Path]:
+    """Have the package ship other models for one test: `ship(design=folder)` gives the folder that they are in."""
+    weights = tmp_path / "shipped"
+
+    def put(**folders: Path) -> Path:
+        weights.mkdir()
+        for name, folder in folders.items():
+            shutil.copytree(folder, weights / name)
+        monkeypatch.setattr("protein_model.which_model.WEIGHTS", weights)
+        return weights
+
+    return put

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..which_model import find_model, model_digest
 from .constraint_options import OptionError, add_design_options, add_selection_options, given_constraints
+from .model_option import add_model_option
 
 if TYPE_CHECKING:
     from ..inference.sampling import Steps
@@ -31,7 +33,6 @@ def main(arguments: Sequence[str]) -> int:
         RunSettings,
         design_inputs,
         largest_first,
-        model_digest,
         open_output,
         run_designs,
         write_table,
@@ -40,17 +41,18 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.sampling import SamplingSettings, settings_for
     from ..structures import find_structure_files
 
+    folder = find_model(options.model)
     by_name = {} if options.constraints is None else read_constraints_file(options.constraints)
     inputs = design_inputs(find_structure_files(options.pdb_path), given_constraints(options), by_name)
     processes = Processes()
-    model = load_model(options.model, processes.device)
+    model = load_model(folder, processes.device)
     sampling = [
         settings_for(model, SamplingSettings(temperature, _steps(options), options.order, options.remask, options.seed))
         for temperature in options.temperature
     ]
     settings = RunSettings(
-        model=options.model.resolve().name,
-        model_digest=model_digest(options.model),
+        model=folder.resolve().name,
+        model_digest=model_digest(folder),
         num_sequences=options.num_sequences,
         temperatures=tuple(options.temperature),
         num_steps=sampling[0].num_steps,
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m protein_model design", description=main.__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model, such as best_model")
+    add_model_option(parser)
     parser.add_argument(
         "--pdb_path", type=Path, required=True, help="PDB / mmCIF file, folder of them, or text file of paths"
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.addresses import data_path, is_address
+from ..which_model import find_model, model_digest
 from .design import ORDERS
+from .model_option import add_model_option
 
 if TYPE_CHECKING:
     from ..inference.evaluation import Advance, Evaluated
@@ -44,7 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     if not structures:
         raise EvaluationError(f"there is nothing to evaluate on: {problems[0] if problems else 'no structure'}")
     steps: list[StepFigures] = []
-    used: dict[str, Any] = {name: getattr(options, name) for name in ("model", "designs", "pdb_path", "split", "seed")}
+    told = ("model" if options.designs is None else "designs", "pdb_path", "split", "seed")
+    used: dict[str, Any] = {name: getattr(options, name) for name in told}
     if options.designs is not None:
         entries, unmatched = match_designs(options.designs, structures)
         problems += unmatched
@@ -73,8 +76,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m protein_model evaluate", description=main.__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", type=Path, help="folder of a trained model, such as best_model")
+    what = parser.add_mutually_exclusive_group()
+    add_model_option(what)
     what.add_argument(
         "--designs",
         type=Path,
@@ -114,7 +117,7 @@ def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]
     if options.split is not None:
         from ..training.saved_split import saved_part
 
-        cache, rows = saved_part(options.model, options.split, options.pdb_path)
+        cache, rows = saved_part(find_model(options.model), options.split, options.pdb_path)
         return [cache.structure(row) for row in rows.tolist()], []
     if options.pdb_path is None:
         raise EvaluationError("give --pdb_path, or --split for the data that the model was trained on")
@@ -146,7 +149,7 @@ def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]
 def _run_model(
     options: argparse.Namespace, structures: list[Structure]
 ) -> tuple[list[Evaluated], list[StepFigures], dict[str, Any]]:
-    """Predictions and designs, the rows by steps and order, and the settings that all of them depend on."""
+    """Predictions and designs, the rows by steps and order, and what all of them depend on."""
     from ..inference.design import load_model
     from ..inference.evaluation import EvaluationError, EvaluationSettings, evaluate_structures
     from ..inference.sampling import settings_for
@@ -163,13 +166,15 @@ def _run_model(
     orders = [options.order] if options.orders is None else parse_orders(options.orders)
     if sweep and not options.num_sequences:
         raise EvaluationError("--steps and --orders are about sampling: give a --num_sequences of at least 1")
-    model = load_model(options.model)
+    folder = find_model(options.model)
+    model = load_model(folder)
     bars = _Bars(structures)
     entries = evaluate_structures(model, structures, settings, bars.start)
     steps = sweep_steps(model, structures, settings, step_counts, orders, bars.start) if sweep else []
     bars.close()
     how = settings_for(model, settings.sampling)
-    return entries, steps, asdict(replace(settings, num_steps=how.num_steps, order=how.order))
+    used = asdict(replace(settings, num_steps=how.num_steps, order=how.order))
+    return entries, steps, {**used, "model_digest": model_digest(folder)}
 
 
 class _Bars:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..which_model import find_model, model_digest
 from .constraint_options import OptionError, add_selection_options
+from .model_option import add_model_option
 
 if TYPE_CHECKING:
     from ..inference.score_files import ScoreSettings
@@ -30,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.score_files import TABLE_CSV, ScoreSettings, score_file
     from ..structures import find_structure_files, structure_name
 
+    folder = find_model(options.model)
     if (options.out_dir / TABLE_CSV).exists():
         raise OptionError(f"--out_dir {options.out_dir}: holds scores already; nothing is overwritten, choose another")
     settings = ScoreSettings(
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.sequences is not None:
         given, problems = records_for(options.sequences, names)
     processes = Processes()  # all of them have looked at --out_dir by the time that they have met here
-    model = load_model(options.model, processes.device)
+    model = load_model(folder, processes.device)
     processes.wait()
     options.out_dir.mkdir(parents=True, exist_ok=True)
     own = processes.share(list(enumerate(zip(files, names, output_names(files), strict=True))))
@@ -67,18 +70,16 @@ def main(arguments: Sequence[str]) -> int:
     rows = [row for _, found, _ in results for row in found]
     problems += [text for *_, unfit in results for text in unfit]
     if processes.first:
-        _tell(rows, problems, options.out_dir, settings, options.model.resolve().name)
+        _tell(rows, problems, options.out_dir, settings, folder)
     processes.close()
     return 1 if problems else 0
 
 
-def _tell(
-    rows: list[dict[str, Any]], problems: list[str], out_dir: Path, settings: ScoreSettings, model_name: str
-) -> None:
+def _tell(rows: list[dict[str, Any]], problems: list[str], out_dir: Path, settings: ScoreSettings, model: Path) -> None:
     """Write the table over all structures, and say what is in it."""
     from ..inference.score_files import TABLE_CSV, write_summary
 
-    write_summary(out_dir, rows, settings, model_name, problems)
+    write_summary(out_dir, rows, settings, model.resolve().name, model_digest(model), problems)
     for problem in problems:
         print(f"WARNING: {problem}", file=sys.stderr)
     scored = [row for row in rows if "error" not in row]
@@ -100,7 +101,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m protein_model score", description=main.__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model, such as best_model")
+    add_model_option(parser)
     parser.add_argument(
         "--pdb_path", type=Path, required=True, help="PDB / mmCIF file, folder of them, or text file of paths"
     )

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import UserError
 from ..model.modeling import ProteinModel
 from ..structures import BACKBONE_ATOM_COUNT, UNKNOWN_RESIDUE, Structure, write_fasta
+from ..which_model import DEFAULT_MODEL, find_model
 from .constraints import DESIGNED, ConstraintError, Constraints, DesignPlan, design_plan
 from .metrics import recovery
 from .records import DesignRecord, chain_sequences, native_record
@@ -28,32 +28,27 @@ from .sampling import (
 )
 
 
-class ModelNotFound(UserError, FileNotFoundError):
-    """A folder holds no trained model."""
-
-
-def load_model(folder: str | Path, device: torch.device | None = None) -> ProteinModel:
+def load_model(model: str | Path = DEFAULT_MODEL, device: torch.device | None = None) -> ProteinModel:
     """A trained model, ready to design.
 
     Parameters
     ----------
+    model : name of a model that the package ships, or path of a folder that training saved; see
+        `which_model.find_model`
     device : by default a GPU where there is one
 
     Raises
     ------
-    ModelNotFound : the folder holds no model; the message says what is expected
+    ModelNotFound : there is no such model; the message says what is expected
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise ModelNotFound(
-            f"--model {folder}: has no config.json; give a folder that training saved, such as checkpoints/best_model"
-        )
+    folder = find_model(model)
     disable_progress_bar()
-    model: ProteinModel = ProteinModel.from_pretrained(folder)
+    # Weights may lie in 16 bits; positions of atoms need 32 to be computed with.
+    loaded: ProteinModel = ProteinModel.from_pretrained(folder, dtype=torch.float32)
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)  # type: ignore[arg-type]  # its wrapper hides the signature
-    return model.eval()
+    loaded.to(device)  # type: ignore[arg-type]  # its wrapper hides the signature
+    return loaded.eval()
 
 
 @dataclass(frozen=True, eq=False)

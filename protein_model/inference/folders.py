@@ -43,7 +43,7 @@ class RunSettings:
     Attributes
     ----------
     model : name of the model
-    model_digest : of its files
+    model_digest : of its files, from `which_model`
     num_sequences : samples for each input and temperature
     temperatures : each is sampled from
     num_steps, order, remask, seed : as in `sampling.SamplingSettings`, as they are for the model
@@ -197,16 +197,6 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
-
-
-def model_digest(folder: Path) -> str:
-    """Of the configuration and the weights in a folder."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        with path.open("rb") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def run_designs(

@@ -118,11 +118,16 @@ def _summary_rows(result: ScoreResult, path: Path, headers: Sequence[str]) -> li
 
 
 def write_summary(
-    folder: Path, rows: Sequence[dict[str, Any]], settings: ScoreSettings, model_name: str, problems: Sequence[str]
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    settings: ScoreSettings,
+    model_name: str,
+    model_digest: str,
+    problems: Sequence[str],
 ) -> None:
     """`scores.csv` and `scores.json`."""
     write_text(folder / TABLE_CSV, _csv(_SUMMARY, ([row.get(name) for name in _SUMMARY] for row in rows)))
-    told = {"model": model_name, **asdict(settings)}
+    told = {"model": model_name, "model_digest": model_digest, **asdict(settings)}
     document = {"settings": told, "sequences": list(rows), "problems": list(problems)}
     write_text(folder / TABLE_JSON, json.dumps(document, indent=1, allow_nan=False))
 

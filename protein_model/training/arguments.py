@@ -134,8 +134,8 @@ class Settings:
     )
     start_from: str | None = _option(
         None,
-        "Fine-tuning: a new run begins with the weights of this model, a folder such as best_model or a repository on "
-        "the Hub, and has its architecture.",
+        "Fine-tuning: a new run begins with the weights of this model, one that ships with the package (design, "
+        "recovery), a folder such as run/best_model or a repository on the Hub, and has its architecture.",
     )
     save_dir: str | None = _option(
         None,

@@ -30,6 +30,7 @@ from ..errors import UserError
 from ..model.configuration import ProteinModelConfig
 from .arguments import Settings
 from .checkpoints import CheckpointError, read_manifest
+from .model_card import DEFAULT_LICENCE
 from .model_folder import CONFIG_FILE, WEIGHTS_FILE, write_model_folder
 
 UPLOAD_FOLDER = ".hub_upload"
@@ -88,9 +89,6 @@ class HubTarget:
         words += ["--hub_private"] if self.private else []
         words += ["--hub_license", self.licence] if self.licence != DEFAULT_LICENCE else []
         return shlex.join(words)
-
-
-DEFAULT_LICENCE = "mit"
 
 
 def publisher_of(settings: Settings, model: Path, say: Callable[[str], None]) -> Publisher | None:

@@ -6,11 +6,14 @@ Written from files that training left; paths of the training machine and what th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from ..data.addresses import is_address
+
 CARD_FILE = "README.md"
+DEFAULT_LICENCE = "mit"
 HISTORY_ROWS = 12
 
 _METRICS = {
@@ -19,6 +22,26 @@ _METRICS = {
     "one_shot_perplexity": "perplexity, all residues predicted at once from the backbone alone",
     "one_shot_recovery": "recovery, all residues predicted at once from the backbone alone",
 }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+_EVALUATION_ROWS: list[tuple[str, tuple[str, ...], Callable[[Any], str]]] = [
+    ("structures", ("summary", "structures"), "{:,}".format),
+    ("scored residues", ("summary", "residues"), "{:,}".format),
+    ("sampled recovery, median over structures", ("summary", "sampled_recovery", "median", "value"), _percent),
+    ("sampled recovery, mean over structures", ("summary", "sampled_recovery", "mean", "value"), _percent),
+    ("one-shot recovery, median over structures", ("summary", "one_shot_recovery", "median", "value"), _percent),
+    ("one-shot recovery, mean over structures", ("summary", "one_shot_recovery", "mean", "value"), _percent),
+    ("one-shot perplexity", ("summary", "one_shot_perplexity", "value"), "{:.2f}".format),
+    ("order-agnostic perplexity", ("summary", "order_agnostic_perplexity", "value"), "{:.2f}".format),
+    ("samples per structure", ("settings", "num_sequences"), str),
+    ("temperature of sampling", ("settings", "temperature"), "{:g}".format),
+    ("denoising steps", ("settings", "num_steps"), str),
+    ("order of sampling", ("settings", "order"), str),
+]
 # Settings of a launch rather than of the model: where files are, how it was saved, watched and published.
 _NOT_SHOWN = frozenset(
     {
@@ -32,6 +55,7 @@ _NOT_SHOWN = frozenset(
             "keep_last",
             "keep_every",
         ),
+        *("mirror_checkpoints_to", "dry_run"),
         *("num_workers", "num_example_designs", "report_to", "timeout_minutes", "push_to_hub", "hub_model_id"),
         *("hub_private", "hub_every_minutes", "hub_license"),
     }
@@ -46,6 +70,11 @@ def model_card(
     repository: str | None,
     licence: str,
     has_curve: bool,
+    *,
+    name: str = "this model",
+    weights: str = "",
+    with_code: bool = True,
+    evaluations: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Text of the card.
 
@@ -58,20 +87,23 @@ def model_card(
     repository : name on the Hub; None for a folder that is not there yet
     licence : identifier of the weights' licence
     has_curve : the picture lies beside the card
+    name : title where there is no repository
+    weights : their number and type, in words
+    with_code : the model's code lies beside the card
+    evaluations : content of `evaluation.json`, by the name of what was evaluated on
     """
-    name = repository or "this model"
     best = _entry(history, epoch)
     parts = [
         _header(licence),
-        f"# {name}\n\n{_description(config)}",
+        f"# {repository or name}\n\n{_description(config, weights)}",
+        _evaluations(evaluations or {}),
         _metrics(best, epoch),
-        _loading(repository),
-        _designing(repository),
+        *([_loading(repository), _designing(repository)] if with_code else [_using(name)]),
         _data(run),
         _settings(config, run),
         _history(history, has_curve),
         _versions(run),
-        _licence(licence),
+        _licence(licence, with_code),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -88,7 +120,7 @@ def _header(licence: str) -> str:
     return "\n".join(lines)
 
 
-def _description(config: Mapping[str, Any]) -> str:
+def _description(config: Mapping[str, Any], weights: str) -> str:
     if config.get("use_discrete_diffusion"):
         decoder = (
             f"denoises the residue sequence by discrete diffusion ({config.get('diffusion_kernel')} kernel, "
@@ -100,6 +132,29 @@ def _description(config: Mapping[str, Any]) -> str:
         "Designs amino-acid sequences for protein backbones. An encoder reads the backbone (N, CA, C and O of every "
         f"residue; no side chains, no residue types), and a decoder {decoder}. A designed sequence is a hypothesis: "
         "predict its structure, and test it, before relying on it."
+    ) + (f"\n\nTrained numbers: {weights}; computed with in float32." if weights else "")
+
+
+def _evaluations(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """A column for each evaluation, a row for each figure that one of them has."""
+    if not evaluations:
+        return ""
+
+    def value(document: Mapping[str, Any], path: Sequence[str]) -> Any:
+        found: Any = document
+        for key in path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+    rows = []
+    for text, path, form in _EVALUATION_ROWS:
+        values = [value(document, path) for document in evaluations.values()]
+        if any(found is not None for found in values):
+            rows.append([text, *("" if found is None else form(found) for found in values)])
+    names = [name.replace("|", "\\|") for name in evaluations]
+    return (
+        "## Evaluation\n\nAs `python -m protein_model evaluate` measures it; the README of the package defines the "
+        f"figures.\n\n{_table(['', *names], rows)}"
     )
 
 
@@ -176,6 +231,25 @@ print("".join(model.config.residue_letters[token] for token in tokens))
 ```"""
 
 
+def _using(name: str) -> str:
+    return f"""## How to use it
+
+With the `protein_model` package, which has its code; where the package ships it, by its name, `{name}`:
+
+```bash
+python -m protein_model design --model {name} --pdb_path backbone.pdb --out_dir designs
+python train_accelerate.py --start_from {name} --pdb_path my_structures
+```
+
+```python
+from protein_model import load_model
+
+model = load_model("{name}")
+```
+
+Anywhere else the path of this folder takes the place of the name."""
+
+
 def _data(run: Mapping[str, Any] | None) -> str:
     if run is None:
         return ""
@@ -205,9 +279,7 @@ def _settings(config: Mapping[str, Any], run: Mapping[str, Any] | None) -> str:
     for name, value in settings.items():
         if name in _NOT_SHOWN or isinstance(value, (dict, list)) or value is None:
             continue
-        # Folders of the training machine are nobody's business.
-        is_path = isinstance(value, str) and PurePath(value).is_absolute()
-        rows.append([f"`{name}`", f"`{PurePath(value).name if is_path else value}`"])
+        rows.append([f"`{name}`", f"`{_without_place(value)}`"])
     if run is not None:
         rows += [
             ["micro-batches per optimizer step", str(run["shards"])],
@@ -216,6 +288,15 @@ def _settings(config: Mapping[str, Any], run: Mapping[str, Any] | None) -> str:
             ["optimizer steps per epoch", f"{run['data']['steps_per_epoch']:,}"],
         ]
     return "## Settings\n\n" + _table(["setting", "value"], rows)
+
+
+def _without_place(value: Any) -> Any:
+    """Folders and stores of the training machine are nobody's business."""
+    if not isinstance(value, str):
+        return value
+    path = PurePath(value)
+    is_place = path.is_absolute() or is_address(value) or len(path.parts) > 2  # organisation/name is no place
+    return path.name if is_place else value
 
 
 def _history(history: Mapping[str, Any] | None, has_curve: bool) -> str:
@@ -251,10 +332,10 @@ def _versions(run: Mapping[str, Any] | None) -> str:
     return "## Versions\n\n" + _table(["package", "version"], [[name, str(v)] for name, v in run["versions"].items()])
 
 
-def _licence(licence: str) -> str:
+def _licence(licence: str, with_code: bool) -> str:
+    code = " Code in this repository (`*.py`): MIT, see `LICENSE`." if with_code else ""
     return (
-        f"## Licence\n\nWeights: `{licence}`. Code in this repository (`*.py`): MIT, see `LICENSE`. The structures "
-        "that the model was trained on have their own terms."
+        f"## Licence\n\nWeights: `{licence}`.{code} The structures that the model was trained on have their own terms."
     )
 
 

@@ -340,12 +340,6 @@ def test_the_command_gives_up_with_status_1_and_refuses_with_status_2(server, tr
     assert b"license: cc-by-4.0" in server.repositories["lab/tiny"].files["README.md"]
 
 
-def test_the_command_writes_the_folder_without_a_network(trained_run, tmp_path, capsys):
-    assert command(["push", "--model", str(trained_run / "best_model"), "--out_dir", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "out")
-    ProteinModel.from_pretrained(tmp_path / "out")
-
-
 def test_a_name_that_the_hub_does_not_allow_is_refused_before_training():
     with pytest.raises(UserError, match=r"--hub_model_id lab/a/b"):
         HubTarget("lab/a/b", False, "mit")
