@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import protein_model
-from protein_model import Constraints, ProteinModel, design, read_structure, score
+from protein_model import Constraints, design, load_model, read_structure, score
 from tests.inference.evaluation_cases import EXAMPLES, tiny_model
 
 HEAVY = ("torch", "transformers", "numpy", "gemmi", "datasets", "accelerate", "matplotlib")
@@ -32,9 +32,10 @@ def test_names():
         _ = protein_model.absent
 
 
-def test_the_lines_of_the_readme(tmp_path):
-    tiny_model().save_pretrained(tmp_path / "best_model")
-    model = ProteinModel.from_pretrained(tmp_path / "best_model")
+def test_the_lines_of_the_readme(ship, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "model")
+    ship(design=tmp_path / "model")
+    model = load_model()
     structure = read_structure(EXAMPLES / "5PTI.cif.gz")
     designs = design(model, structure, num_sequences=4, constraints=Constraints(fixed="A5-10", omit="C"))
     scores = score(model, structure, designs.sequences)

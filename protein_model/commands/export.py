@@ -22,6 +22,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     write_folder(options, options.out_dir, None, with_code=not options.without_code)
-    for path in sorted(options.out_dir.iterdir()):
-        print(f"{path} ({path.stat().st_size:,} bytes)")
+    size = sum(path.stat().st_size for path in options.out_dir.iterdir())
+    print(f"{options.out_dir}: {size / 1e6:,.1f} MB in all")
     return 0
