@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.designs is not None and (options.steps, options.orders, options.split) != (None, None, None):
         raise EvaluationError("--steps, --orders and --split go with --model, not with --designs")
-    structures, problems = _structures(options)
+    folder = find_model(options.model) if options.designs is None else None
+    structures, problems = _structures(options, folder)
     for structure in structures:
         if not scored_residues(structure).any():
             problems.append(f"{structure.name}: no residue has both a complete backbone and a known type")
@@ -48,11 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     steps: list[StepFigures] = []
     told = ("model" if options.designs is None else "designs", "pdb_path", "split", "seed")
     used: dict[str, Any] = {name: getattr(options, name) for name in told}
-    if options.designs is not None:
+    if folder is None:
         entries, unmatched = match_designs(options.designs, structures)
         problems += unmatched
     else:
-        entries, steps, settings = _run_model(options, structures)
+        entries, steps, settings = _run_model(options, folder, structures)
         used |= settings
     for problem in problems:
         print(f"WARNING: {problem}", file=sys.stderr)
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]]:
+def _structures(options: argparse.Namespace, model: Path | None) -> tuple[list[Structure], list[str]]:
     """Structures to evaluate on, and what could not be read."""
     from ..data.cache import open_cache
     from ..data.chain_set import read_chain_list
@@ -114,10 +115,10 @@ def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]
     from ..inference.evaluation import EvaluationError
     from ..structures import Structure, StructureError, find_structure_files, read_structure
 
-    if options.split is not None:
+    if options.split is not None and model is not None:
         from ..training.saved_split import saved_part
 
-        cache, rows = saved_part(find_model(options.model), options.split, options.pdb_path)
+        cache, rows = saved_part(model, options.split, options.pdb_path)
         return [cache.structure(row) for row in rows.tolist()], []
     if options.pdb_path is None:
         raise EvaluationError("give --pdb_path, or --split for the data that the model was trained on")
@@ -147,7 +148,7 @@ def _structures(options: argparse.Namespace) -> tuple[list[Structure], list[str]
 
 
 def _run_model(
-    options: argparse.Namespace, structures: list[Structure]
+    options: argparse.Namespace, folder: Path, structures: list[Structure]
 ) -> tuple[list[Evaluated], list[StepFigures], dict[str, Any]]:
     """Predictions and designs, the rows by steps and order, and what all of them depend on."""
     from ..inference.design import load_model
@@ -166,7 +167,6 @@ def _run_model(
     orders = [options.order] if options.orders is None else parse_orders(options.orders)
     if sweep and not options.num_sequences:
         raise EvaluationError("--steps and --orders are about sampling: give a --num_sequences of at least 1")
-    folder = find_model(options.model)
     model = load_model(folder)
     bars = _Bars(structures)
     entries = evaluate_structures(model, structures, settings, bars.start)

@@ -298,7 +298,8 @@ def test_temperature_of_an_input(run, tmp_path):
         (["--temperature", "-1"], "the temperature must be"),
         (["--temperature", "0.1", "0.1"], "one is there twice"),
         (["--num_sequences", "0"], "number of sequences must be at least 1"),
-        (["--model", "absent"], "has no config.json"),
+        (["--model", "absent"], "--model absent: is neither a model that this package ships"),
+        (["--model", "./absent"], "--model absent: has no config.json"),
         (["--constraints", "absent.json"], "absent.json"),
     ],
 )

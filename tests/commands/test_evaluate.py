@@ -246,7 +246,7 @@ def test_designs_of_any_tool(capsys, structures, tmp_path):
             ["--model", "MODEL", "--pdb_path", "s3://lab/cache"],
             "fetch the cache first, by python -m protein_model cache",
         ),
-        (["--model", "nowhere", "--pdb_path", "DATA"], "--model nowhere: has no config.json"),
+        (["--model", "nowhere", "--pdb_path", "DATA"], "--model nowhere: is neither a model that this package ships"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--num_orders", "-1"], "--num_orders must be at least 0"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--steps", "0"], "--steps 0"),
         (["--model", "MODEL", "--pdb_path", "DATA", "--num_steps", "x"], "--num_steps x: 'x' is neither"),

@@ -1,4 +1,4 @@
-"""The command `export`: the same predictions in half the bytes, a card with figures, and a beginning for fine-tuning."""
+"""The command `export`: the same predictions in half the bytes, a card with figures, a beginning for fine-tuning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from protein_model import load_model
 from protein_model.__main__ import main as command
-from protein_model.training.arguments import GivenOptions
+from protein_model.training.arguments import EXAMPLES, GivenOptions
 from protein_model.training.trainer import Trainer
 from tests.training.conftest import TINY
 from tests.training.test_model_folder import PREDICT, example_inputs, run_isolated
@@ -30,17 +30,20 @@ def trained(structures, cache_dir, tmp_path_factory) -> Path:
     GradientState._reset_state()
     places = {"pdb_path": structures, "cache_dir": cache_dir, "save_dir": tmp_path_factory.mktemp("trained") / "run"}
     options = {"epochs": 40, "save_every": 40, "learning_rate": 2e-2, "ema_decay": 0.8, "dropout": 0.0}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the fixture that does so for tests is not there yet
     trainer = Trainer(GivenOptions({**TINY, **options, **{name: str(path) for name, path in places.items()}}))
     trainer.fit()
     trainer.store.unlock()
+    torch.set_num_threads(threads)
     return trainer.save_dir
 
 
 @pytest.fixture(scope="module")
-def evaluation(trained, structures, tmp_path_factory) -> Path:
+def evaluation(trained, tmp_path_factory) -> Path:
     """Figures of its best model."""
     out = tmp_path_factory.mktemp("evaluation")
-    options = ["--model", trained / "best_model", "--pdb_path", structures / "5PTI.cif.gz", "--out_dir", out, *FEW]
+    options = ["--model", trained / "best_model", "--pdb_path", EXAMPLES / "5PTI.cif.gz", "--out_dir", out, *FEW]
     assert command(["evaluate", *map(str, options)]) == 0
     return out
 
@@ -63,7 +66,7 @@ def log_probabilities(folder: Path) -> torch.Tensor:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_16_bits_change_the_predictions_little_and_32_not_at_all(export, trained):
@@ -145,9 +148,9 @@ def test_figures_of_another_model_stay_out_of_the_card(export, evaluation, train
     assert not folder.exists()
 
 
-def test_an_evaluation_of_the_export_itself_counts(export, structures, tmp_path):
+def test_an_evaluation_of_the_export_itself_counts(export, tmp_path):
     folder = export("--dtype", "float16")
-    options = ["--model", folder, "--pdb_path", structures / "5PTI.cif.gz", "--out_dir", tmp_path / "figures", *FEW]
+    options = ["--model", folder, "--pdb_path", EXAMPLES / "5PTI.cif.gz", "--out_dir", tmp_path / "figures", *FEW]
     assert command(["evaluate", *map(str, options)]) == 0
     again = export("--dtype", "float16", "--evaluation", f"set={tmp_path / 'figures'}")
     assert "## Evaluation" in (again / "README.md").read_text()
@@ -175,7 +178,7 @@ def test_what_cannot_be_is_said_in_one_line(export, options, message, capsys, tr
     (places["SCRIPTS"] / "program.py").write_text("pass")
     places["FILE"].write_text("text")
     places |= {"MODEL": trained / "best_model", "EVALUATION": evaluation}
-    before = content(trained / "best_model")["config.json"]
+    before = content(trained / "best_model")
     words = []
     for option in options:
         for name, path in places.items():
@@ -185,7 +188,7 @@ def test_what_cannot_be_is_said_in_one_line(export, options, message, capsys, tr
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert places["SCRIPTS"].is_dir() and (places["SCRIPTS"] / "program.py").exists() and places["FILE"].is_file()
-    assert content(trained / "best_model")["config.json"] == before
+    assert content(trained / "best_model") == before
 
 
 def test_a_weight_that_does_not_fit_leaves_what_was_there(export, trained, tmp_path, capsys):
@@ -203,31 +206,30 @@ def test_a_weight_that_does_not_fit_leaves_what_was_there(export, trained, tmp_p
     assert content(export("--dtype", "bfloat16", model=huge)) != before  # replaced as a whole
 
 
-def test_an_interruption_at_the_end_leaves_the_old_folder_or_the_new_one(export, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_an_interruption_at_the_end_leaves_the_old_folder_or_none(export, tmp_path, monkeypatch, stop_at):
     """At each of the renames, which are all that touches the folder."""
     folder = export("--dtype", "float16")
-    before, calls, rename = content(folder), [], os.replace
+    before, seen, rename = content(folder), [], os.replace
 
     def interrupted(source, target):
-        if str(target) == str(folder) or str(source) == str(folder):
-            calls.append(content(folder) if folder.exists() else None)
-            if len(calls) == stop_at:
+        if folder in (Path(source), Path(target)):
+            seen.append(content(folder) if folder.exists() else None)
+            if len(seen) == stop_at:
                 raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr("protein_model.training.model_folder.os.replace", interrupted)
-    for stop_at in (1, 2):
-        calls.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr("protein_model.training.model_folder.os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             export("--dtype", "bfloat16")
-        assert all(seen in (None, before) for seen in calls)
-    monkeypatch.undo()
-    assert export("--dtype", "bfloat16").is_dir()
-    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert seen == [before, None][:stop_at]
+    assert content(export("--dtype", "bfloat16")) != before
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def test_fine_tuning_begins_where_the_export_is_and_goes_on_in_32_bits(export, trained, launch, tmp_path):
-    folder = export("--dtype", "float16", "--without_code")
+    folder = export("--dtype", "float16", "--without_code", model=trained / "checkpoint_epoch_40")
     tuned = tmp_path / "tuned"
     options = ["--start_from", str(folder), "--save_dir", str(tuned), "--epochs", "1", "--learning_rate", "1e-4"]
     options += ["--dropout", "0"]
@@ -235,9 +237,10 @@ def test_fine_tuning_begins_where_the_export_is_and_goes_on_in_32_bits(export, t
     assert f"Begins with the weights of {folder}" in output
     [epoch] = json.loads((tuned / "history.json").read_text())["epochs"]
     from_nothing = json.loads((trained / "history.json").read_text())["epochs"][0]
-    # Random weights give every type the same probability, which is a loss of log 20, 3.00; 2.6 was measured here.
-    assert from_nothing["train_loss"] > math.log(20) - 0.15
-    assert epoch["train_loss"] < math.log(20) - 0.25
+    # Random weights give every type the same probability, a loss of log 20 = 3.00. Measured: 2.98 in the first epoch from
+    # nothing; here, on the same batches and noise, 2.72 in training and 2.57 in validation.
+    assert from_nothing["train_loss"] > math.log(20) - 0.1
+    assert epoch["train_loss"] < math.log(20) - 0.15
     assert epoch["validation_loss"] < math.log(20) - 0.25
     # The steps of that rate are too small for 16 bits: these weights would not have moved.
     start, end = (load_file(place / "model.safetensors") for place in (folder, tuned / "best_model"))

@@ -5,10 +5,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from protein_model.model.modeling import ProteinModel
 from protein_model.training.arguments import SettingsError
+from protein_model.training.model_folder import write_model_folder
 from protein_model.training.starting import StartError
+from protein_model.which_model import ModelNotFound
 from tests.training.comparison import assert_same, state_of
 from tests.training.conftest import TINY
 
@@ -57,6 +60,30 @@ def test_resumes_bitwise_when_the_other_run_is_gone(tune, start, finished):
 def test_another_architecture_is_refused(tune, finished):
     with pytest.raises(SettingsError, match=r"--hidden_dim 32 does not fit the model of --start_from .*hidden_dim 16"):
         tune(hidden_dim=32)
+
+
+def test_a_model_that_ships_goes_by_its_name_and_is_trained_in_32_bits(tune, finished, ship, tmp_path, capsys):
+    half = tmp_path / "half"
+    write_model_folder(finished.save_dir / "best_model", half, None, "mit", dtype="float16", with_code=False)
+    ship(design=half)
+    trainer = tune(start_from="design", epochs=1)
+    stored = load_file(half / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    for weights in (trainer.network.state_dict(), {**trainer.average.state_dict()["average"]}):
+        assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+        assert all(torch.equal(weights[name], stored[name].float()) for name in stored)
+    assert "Begins with the weights of design" in capsys.readouterr().out
+    trainer.fit()
+    saved = json.loads((trainer.save_dir / "best_model" / "config.json").read_text())
+    assert saved["dtype"] == "float32" and saved["hidden_dim"] == 16
+
+
+def test_a_misspelt_name_is_told_with_those_that_ship_and_asks_no_network(start, ship, finished, monkeypatch):
+    ship(design=finished.save_dir / "best_model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was tried"))
+    with pytest.raises(ModelNotFound, match=r"--start_from desing: is neither a model that .* ships \(design\) nor"):
+        start(start_from="desing")
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no JSON", '{"model_type": "bert"}'])
