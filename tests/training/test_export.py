@@ -237,8 +237,8 @@ def test_fine_tuning_begins_where_the_export_is_and_goes_on_in_32_bits(export, t
     assert f"Begins with the weights of {folder}" in output
     [epoch] = json.loads((tuned / "history.json").read_text())["epochs"]
     from_nothing = json.loads((trained / "history.json").read_text())["epochs"][0]
-    # Random weights give every type the same probability, a loss of log 20 = 3.00. Measured: 2.98 in the first epoch from
-    # nothing; here, on the same batches and noise, 2.72 in training and 2.57 in validation.
+    # Random weights give every type the same probability, a loss of log 20 = 3.00. Measured: 2.98 in the first epoch
+    # from nothing; here, on the same batches and noise, 2.72 in training and 2.57 in validation.
     assert from_nothing["train_loss"] > math.log(20) - 0.1
     assert epoch["train_loss"] < math.log(20) - 0.15
     assert epoch["validation_loss"] < math.log(20) - 0.25

@@ -134,6 +134,22 @@ def test_nothing_published_tells_where_it_was_trained(folder, trained_run, struc
     assert not (folder / "settings.json").exists()
 
 
+def test_the_card_has_names_of_places_and_not_the_places(trained_run):
+    run = json.loads((trained_run / "best_model" / "settings.json").read_text())
+    run["settings"] |= {
+        "pdb_path": "s3://secret-bucket/private/cache",
+        "mirror_checkpoints_to": "s3://secret-bucket/run",
+        "cluster_file": "/secret-home/clusters.tsv",
+        "start_from": "../secret-folder/run/best_model",
+    }
+    text = model_card({}, run, None, None, None, "mit", False)
+    assert "secret" not in text
+    for name in ("`cache`", "`clusters.tsv`", "`best_model`"):
+        assert name in text
+    run["settings"]["start_from"] = "lab/tiny"
+    assert "| `start_from` | `lab/tiny` |" in model_card({}, run, None, None, None, "mit", False)
+
+
 def test_a_long_history_is_a_short_table():
     epochs = [
         {
