@@ -6,6 +6,7 @@ This is how weights are kept, not how they are computed with; that is float32, w
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def convert_weights(path: Path, dtype: str) -> None:
             )
     temporary = path.with_name(f".{path.name}")
     save_file(converted, temporary, metadata={"format": "pt"})
+    shutil.copymode(path, temporary)  # safetensors lets nobody else read what it writes
     os.replace(temporary, path)
 
 

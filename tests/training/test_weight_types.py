@@ -25,6 +25,7 @@ def file(tmp_path):
 @pytest.mark.parametrize(("dtype", "relative"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
 def test_16_bits_round_and_halve_the_file(file, dtype, relative):
     before, size = load_file(file), file.stat().st_size
+    file.chmod(0o644)
     convert_weights(file, dtype)
     after = load_file(file)
     for name in ("layer.weight", "layer.bias"):
@@ -32,7 +33,7 @@ def test_16_bits_round_and_halve_the_file(file, dtype, relative):
         # Below 6e-5 float16 has fixed steps of 6e-8.
         torch.testing.assert_close(after[name].float(), before[name], rtol=relative, atol=6e-8)
     assert torch.equal(after["steps"], before["steps"])
-    assert file.stat().st_size < 0.65 * size
+    assert file.stat().st_size < 0.65 * size and file.stat().st_mode & 0o777 == 0o644
     assert describe_weights(file) == f"630 in {dtype}, 1 in I64"
     convert_weights(file, "float32")
     widened = load_file(file)
