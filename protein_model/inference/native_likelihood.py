@@ -22,8 +22,8 @@ from ..randomness import numpy_generator
 from ..structures import Structure
 from .blinding import blinded
 from .inputs import encode_separately
+from .masked_logits import masked_logits
 from .metrics import scored_residues
-from .sampling import max_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,17 +108,9 @@ class BackboneReader:
         nll = np.zeros(masked.shape, np.float32)
         predicted = np.full(masked.shape, NUM_RESIDUE_TYPES, np.int8)
         confidence = np.zeros(masked.shape, np.float32)
-        at_once = max(1, max_pairs(self._device) // masked.shape[1])
-        for first in range(0, len(masked), at_once):
-            part = slice(first, first + at_once)
-            places, draws = np.nonzero(masked[part].T)
-            logits = self._decoder.logits(
-                self._tensor(joined[part].T, np.int64),
-                self._tensor(levels[part].T, np.float32),
-                self._tensor(places * len(masked[part]) + draws, np.int64),
-            )
+        for draws, places, logits in masked_logits(self._decoder, self._device, joined, masked, levels):
             log_probability = logits.log_softmax(-1).cpu().numpy()
-            where = first + draws, places
+            where = draws, places
             nll[where] = -log_probability[np.arange(len(places)), native[places]]
             predicted[where] = log_probability.argmax(axis=1)
             confidence[where] = np.exp(log_probability.max(axis=1, initial=-np.inf))
@@ -129,9 +121,6 @@ class BackboneReader:
                 scored, *(np.split(array, ends, axis=1) for array in (masked, nll, predicted, confidence)), strict=True
             )
         ]
-
-    def _tensor(self, values: np.ndarray, dtype: type) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, dtype)).to(self._device)
 
 
 def random_masks(structure: Structure, counts: Sequence[int], seed: int, purpose: str) -> np.ndarray:

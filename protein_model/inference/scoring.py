@@ -21,10 +21,10 @@ from ..model.modeling import ProteinModel
 from ..structures import UNKNOWN_RESIDUE, Structure
 from .constraints import DESIGNED, NUM_RESIDUE_TYPES, Constraints, design_plan
 from .inputs import encode_separately
+from .masked_logits import masked_logits
 from .native_likelihood import MaskedPredictions, order_agnostic_masks, order_agnostic_nll
 from .peer_designs import UnusableRecord, place_sequence
 from .records import chain_sequences
-from .sampling import max_pairs
 
 LIKELIHOODS = ("order_agnostic", "one_shot", "conditional")
 DEFAULT_DRAWS = 16
@@ -184,7 +184,7 @@ def _score_one(result: ScoreResult, index: int, predictor: _Predictor, num_draws
         never = scored & ~masks.any(axis=0)
         if never.any():
             masks = np.concatenate([masks, everything])
-    log_p = predictor.log_probabilities(types, masks, scored)  # (D, L, 20), NaN where not masked
+    log_p = predictor.log_probabilities(types, masks)  # (D, L, 20), NaN where not masked
     own = np.take_along_axis(log_p, np.minimum(types, NUM_RESIDUE_TYPES - 1)[None, :, None].astype(np.int64), axis=2)
     ratios, own = log_p - own, own[..., 0]
     if result.likelihood == "order_agnostic":
@@ -221,24 +221,14 @@ class _Predictor:
         self._device = device
         self._visible = visible
 
-    def log_probabilities(self, types: np.ndarray, masks: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    def log_probabilities(self, types: np.ndarray, masks: np.ndarray) -> np.ndarray:
         """(D, L, 20) for (D, L) masks over a sequence (L,); NaN where not masked."""
-        length = len(types)
-        shown = np.where(masks | ~self._visible, UNKNOWN_RESIDUE, types).astype(np.int64)
+        shown = np.where(masks | ~self._visible, UNKNOWN_RESIDUE, types)
         known = int((self._visible & (types != UNKNOWN_RESIDUE)).sum())
-        level = (masks.sum(axis=1) / known).astype(np.float32)
+        level = masks.sum(axis=1, keepdims=True) / known
         found = np.full((*masks.shape, NUM_RESIDUE_TYPES), np.nan)
-        at_once = max(1, max_pairs(self._device) // length)
-        for first in range(0, len(masks), at_once):
-            part = slice(first, first + at_once)
-            wanted = np.argwhere(masks[part].T)
-            count = len(masks[part])
-            logits = self._decoder.logits(
-                torch.from_numpy(shown[part].T.copy()).to(self._device),
-                torch.from_numpy(level[part])[None].to(self._device),
-                torch.from_numpy(wanted[:, 0] * count + wanted[:, 1]).to(self._device),
-            )
-            found[first + wanted[:, 1], wanted[:, 0]] = logits.double().log_softmax(-1).cpu().numpy()
+        for draws, rows, logits in masked_logits(self._decoder, self._device, shown, masks, level):
+            found[draws, rows] = logits.double().log_softmax(-1).cpu().numpy()
         return found
 
 
