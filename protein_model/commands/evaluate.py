@@ -17,6 +17,7 @@ from .model_option import add_model_option
 
 if TYPE_CHECKING:
     from ..inference.evaluation import Advance, Evaluated
+    from ..inference.processes import Processes
     from ..inference.step_sweep import StepFigures
     from ..structures import Structure
 
@@ -30,11 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from ..inference.evaluation import EvaluationError
-    from ..inference.evaluation_plots import draw_report, draw_steps
-    from ..inference.evaluation_report import build_report, plain
-    from ..inference.evaluation_tables import report_text, steps_text
     from ..inference.metrics import scored_residues
     from ..inference.peer_designs import match_designs
+    from ..inference.processes import Processes
 
     if options.designs is not None and (options.steps, options.orders, options.split) != (None, None, None):
         raise EvaluationError("--steps, --orders and --split go with --model, not with --designs")
@@ -46,15 +45,34 @@ def main(arguments: Sequence[str]) -> int:
     structures = [structure for structure in structures if scored_residues(structure).any()]
     if not structures:
         raise EvaluationError(f"there is nothing to evaluate on: {problems[0] if problems else 'no structure'}")
-    steps: list[StepFigures] = []
     told = ("model" if options.designs is None else "designs", "pdb_path", "split", "seed")
     used: dict[str, Any] = {name: getattr(options, name) for name in told}
+    steps: list[StepFigures] = []
+    processes = Processes()
     if folder is None:
         entries, unmatched = match_designs(options.designs, structures)
         problems += unmatched
     else:
-        entries, steps, settings = _run_model(options, folder, structures)
+        entries, steps, settings = _run_model(options, folder, structures, processes)
         used |= settings
+    if processes.first:
+        _tell(entries, steps, used, problems, options)
+    processes.close()
+    return 1 if problems else 0
+
+
+def _tell(
+    entries: Sequence[Evaluated],
+    steps: list[StepFigures],
+    used: dict[str, Any],
+    problems: list[str],
+    options: argparse.Namespace,
+) -> None:
+    """Print figures, and write them and the pictures where that is asked for."""
+    from ..inference.evaluation_plots import draw_report, draw_steps
+    from ..inference.evaluation_report import build_report, plain
+    from ..inference.evaluation_tables import report_text, steps_text
+
     for problem in problems:
         print(f"WARNING: {problem}", file=sys.stderr)
     report = build_report(entries, options.seed)
@@ -72,7 +90,6 @@ def main(arguments: Sequence[str]) -> int:
         if steps:
             written.append(draw_steps(options.out_dir / STEPS_PICTURE, steps))
         print("\n" + "\n".join(map(str, written)))
-    return 1 if problems else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,13 +165,14 @@ def _structures(options: argparse.Namespace, model: Path | None) -> tuple[list[S
 
 
 def _run_model(
-    options: argparse.Namespace, folder: Path, structures: list[Structure]
+    options: argparse.Namespace, folder: Path, structures: list[Structure], processes: Processes
 ) -> tuple[list[Evaluated], list[StepFigures], dict[str, Any]]:
     """Predictions and designs, the rows by steps and order, and what all of them depend on."""
+    from ..data.progress import Progress
     from ..inference.design import load_model
     from ..inference.evaluation import EvaluationError, EvaluationSettings, evaluate_structures
     from ..inference.sampling import settings_for
-    from ..inference.step_sweep import parse_orders, parse_step_counts, sweep_steps
+    from ..inference.step_sweep import parse_orders, parse_step_counts, step_figures, sweep_ways
 
     num_steps = parse_step_counts(options.num_steps, "--num_steps")
     if len(num_steps) > 1:
@@ -167,35 +185,21 @@ def _run_model(
     orders = [options.order] if options.orders is None else parse_orders(options.orders)
     if sweep and not options.num_sequences:
         raise EvaluationError("--steps and --orders are about sampling: give a --num_sequences of at least 1")
-    model = load_model(folder)
-    bars = _Bars(structures)
-    entries = evaluate_structures(model, structures, settings, bars.start)
-    steps = sweep_steps(model, structures, settings, step_counts, orders, bars.start) if sweep else []
-    bars.close()
+    model = load_model(folder, processes.device)
     how = settings_for(model, settings.sampling)
-    used = asdict(replace(settings, num_steps=how.num_steps, order=how.order))
-    return entries, steps, {**used, "model_digest": model_digest(folder)}
+    ways = sweep_ways(model, settings, step_counts, orders) if sweep else []
+    progress = Progress(processes.first, "evaluating")
 
+    def start(residues: int) -> Advance:
+        progress.start(residues, "residue")
+        return progress.advance
 
-class _Bars:
-    """A progress bar for each part of the work; in a log file, a line at its beginning."""
-
-    def __init__(self, structures: Sequence[Structure]):
-        self._structures, self._residues = len(structures), sum(map(len, structures))
-        self._bar: Any = None
-
-    def start(self, title: str) -> Advance:
-        """Begin the next part."""
-        from tqdm import tqdm
-
-        self.close()
-        visible = sys.stderr.isatty()
-        if not visible:
-            print(f"{title}: {self._structures:,} structures, {self._residues:,} residues", file=sys.stderr, flush=True)
-        self._bar = tqdm(total=self._residues, desc=title, unit="residue", unit_scale=True, disable=not visible)
-        return self._bar.update
-
-    def close(self) -> None:
-        """End the last part."""
-        if self._bar is not None:
-            self._bar.close()
+    # Largest first, so that processes have about the same to do.
+    own = processes.share(sorted(range(len(structures)), key=lambda index: -len(structures[index])))
+    found = evaluate_structures(model, [structures[index] for index in own], settings, ways, start)
+    progress.close()
+    gathered = dict(processes.gather(list(zip(own, found, strict=True))))
+    entries = [gathered[index] for index in range(len(structures))]
+    steps = step_figures(entries, ways, settings)
+    told = asdict(replace(settings, num_steps=how.num_steps, order=how.order))
+    return entries, steps, {**told, "model_digest": model_digest(folder)}

@@ -1,43 +1,44 @@
 """Runs a model on structures with known sequences: what it predicts for the native ones, and what it designs.
 
 The model is given blinded structures (`blinding`): nothing of the native sequence can reach the figures that are taken
-from the backbone alone. Turning predictions into figures is left to `evaluation_report`.
+from the backbone alone. Turning predictions into figures is left to `evaluation_report` and `step_sweep`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import UserError
 from ..model.modeling import ProteinModel
 from ..structures import Structure
-from .blinding import blinded
 from .inputs import grouped_by_length
+from .metrics import recovery
 from .native_likelihood import (
     BackboneReader,
     MaskedPredictions,
     order_agnostic_masks,
-    stepwise_masks,
-    stepwise_nll,
-    stepwise_shares,
+    order_agnostic_nll,
+    stepwise_likelihoods,
 )
 from .sampling import (
     DEFAULT_STEPS,
     DEFAULT_TEMPERATURE,
+    ONE_BY_ONE,
     Designs,
     SamplingSettings,
     Steps,
     max_residues,
-    sample_sequences,
+    settings_for,
 )
 
+DEFAULT_ORDERS = 8  # draws of the order-agnostic likelihood
+
 Advance = Callable[[int], object]  # called with a number of residues finished
-Start = Callable[[str], Advance]  # called with the name of a part of the work; each goes once over all residues
-Result = TypeVar("Result")
+Start = Callable[[int], Advance]  # called with that of all parts of the work together
 
 
 class EvaluationError(UserError, ValueError):
@@ -62,7 +63,7 @@ class EvaluationSettings:
     temperature: float = DEFAULT_TEMPERATURE
     num_steps: Steps = DEFAULT_STEPS
     order: str | None = None
-    num_orders: int = 8
+    num_orders: int = DEFAULT_ORDERS
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +83,22 @@ class EvaluationSettings:
         return SamplingSettings(self.temperature, self.num_steps, self.order, seed=self.seed)
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """What one way of sampling gave for one structure.
+
+    Attributes
+    ----------
+    recovery : mean over samples
+    score : nats per residue that the model gave its choices, mean over samples
+    seconds : of computing, encoding included; structures sampled together share their time by residues
+    """
+
+    recovery: float
+    score: float
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluated:
     """One structure, what was predicted for its native sequence and what was designed on its backbone.
@@ -94,6 +111,9 @@ class Evaluated:
         absorbing diffusion
     designs : (samples, L) residue types, 20 where nothing was designed; None where nothing was sampled
     score : (samples,) nats per residue that the model gave its choices; None where it is not known
+    by_way : what further ways of sampling gave
+    native_by_steps : nats of the native sequence decoded in so many steps; for the steps of these ways, where the model
+        has absorbing diffusion
     """
 
     structure: Structure
@@ -101,6 +121,8 @@ class Evaluated:
     order_agnostic: MaskedPredictions | None = None
     designs: np.ndarray | None = None
     score: np.ndarray | None = None
+    by_way: Mapping[SamplingSettings, Sampled] = field(default_factory=dict)
+    native_by_steps: Mapping[Steps, float] = field(default_factory=dict)
 
 
 def is_absorbing(model: ProteinModel) -> bool:
@@ -108,64 +130,7 @@ def is_absorbing(model: ProteinModel) -> bool:
     return bool(model.config.use_discrete_diffusion) and model.config.diffusion_kernel == "absorbing"
 
 
-def predict_native(
-    model: ProteinModel,
-    structures: Sequence[Structure],
-    num_orders: int,
-    seed: int,
-    advance: Advance = lambda residues: None,
-) -> list[tuple[MaskedPredictions, MaskedPredictions | None]]:
-    """One-shot and order-agnostic predictions for each structure, in their order.
-
-    Parameters
-    ----------
-    model : in evaluation mode
-    num_orders : draws for the order-agnostic ones, which a model without absorbing diffusion has none of
-    seed : of the draws
-    advance : shows progress
-    """
-    draws = num_orders if is_absorbing(model) else 0
-
-    def measure(members: list[Structure]) -> list[tuple[MaskedPredictions, MaskedPredictions | None]]:
-        reader = BackboneReader(model, members)
-        one_shot = reader.one_shot()
-        if not draws:
-            return [(prediction, None) for prediction in one_shot]
-        masks = [order_agnostic_masks(member, draws, seed) for member in members]
-        return list(zip(one_shot, reader.masked(masks), strict=True))
-
-    return _in_groups(model, structures, measure, advance)
-
-
-def sample_designs(
-    model: ProteinModel,
-    structures: Sequence[Structure],
-    num_sequences: int,
-    how: SamplingSettings,
-    advance: Advance = lambda residues: None,
-) -> list[Designs]:
-    """Designs for each structure, in their order, from their backbones alone.
-
-    Parameters
-    ----------
-    model : in evaluation mode
-    num_sequences : for each structure
-    how : they are sampled
-    advance : shows progress
-
-    Raises
-    ------
-    SamplingError : the order is none of the model's diffusion
-    """
-
-    def measure(members: list[Structure]) -> list[Designs]:
-        hidden = [blinded(member) for member in members]
-        return sample_sequences(model, hidden, num_sequences, how.temperature, how.num_steps, how.seed, order=how.order)
-
-    return _in_groups(model, structures, measure, advance)
-
-
-def silent(title: str) -> Advance:
+def no_progress(total: int) -> Advance:
     """A `Start` that shows nothing."""
     return lambda residues: None
 
@@ -174,74 +139,109 @@ def evaluate_structures(
     model: ProteinModel,
     structures: Sequence[Structure],
     settings: EvaluationSettings,
-    start: Start = silent,
+    ways: Sequence[SamplingSettings] = (),
+    start: Start = no_progress,
 ) -> list[Evaluated]:
-    """Predict and sample for each structure, in their order.
+    """Predict and sample for each structure, in their order; each is encoded once, whatever is asked of it.
 
     Parameters
     ----------
     model : in evaluation mode
-    structures : with their native sequences
+    structures : with their native sequences; with a scored residue each where there are `ways`
+    ways : of sampling, as they are for the model, to compare: for `Evaluated.by_way` and `Evaluated.native_by_steps`
     start : shows progress
+
+    Raises
+    ------
+    SamplingError : the order is none of the model's diffusion
     """
-    advance = start("likelihood")
-    predictions = predict_native(model, structures, settings.num_orders, settings.seed, advance)
-    sampled: list[Designs | None] = [None] * len(structures)
-    if settings.num_sequences:
-        sampled = list(sample_designs(model, structures, settings.num_sequences, settings.sampling, start("sampling")))
-    return [
-        Evaluated(
-            structure,
-            one_shot,
-            order_agnostic,
-            None if designs is None else designs.residue_type,
-            None if designs is None else designs.score,
-        )
-        for structure, (one_shot, order_agnostic), designs in zip(structures, predictions, sampled, strict=True)
-    ]
+    all_ways = list(dict.fromkeys([settings_for(model, settings.sampling), *ways])) if settings.num_sequences else []
+    groups = grouped_by_length(structures, max_residues(next(model.parameters()).device))
+    advance = start((1 + len(all_ways)) * sum(map(len, structures)))
+    results: dict[int, Evaluated] = {}
+    for group in groups:
+        members = [structures[index] for index in group]
+        results.update(zip(group, _evaluate_together(model, members, settings, all_ways, ways, advance), strict=True))
+    return [results[index] for index in range(len(structures))]
 
 
-def stepwise_likelihoods(
+def _evaluate_together(
     model: ProteinModel,
     structures: Sequence[Structure],
-    step_counts: Sequence[int],
-    seed: int,
-    advance: Advance = lambda residues: None,
-) -> np.ndarray:
-    """Negative log-likelihoods of the native sequences when they are decoded in so many steps.
+    settings: EvaluationSettings,
+    all_ways: Sequence[SamplingSettings],
+    compared: Sequence[SamplingSettings],
+    advance: Advance,
+) -> list[Evaluated]:
+    """Results for structures that memory has room for together.
 
     Parameters
     ----------
-    model : in evaluation mode, with absorbing diffusion
-    step_counts : numbers of steps, each at least 1
-    seed : of the masks
-    advance : shows progress
-
-    Returns
-    -------
-    (len(step_counts), structures) nats
+    all_ways : of sampling, those of the settings first; none where nothing is sampled
+    compared : those of them whose figures are wanted by way
     """
-    shares = stepwise_shares(step_counts)
-
-    def measure(members: list[Structure]) -> list[list[float]]:
-        predictions = BackboneReader(model, members).masked(
-            [stepwise_masks(member, shares, seed) for member in members]
+    residues = sum(map(len, structures))
+    began = time.perf_counter()
+    reader = BackboneReader(model, structures)
+    encoding = time.perf_counter() - began
+    one_shot = reader.one_shot()
+    order_agnostic: list[MaskedPredictions] | None = None
+    if settings.num_orders and is_absorbing(model):
+        order_agnostic = reader.masked(_any_order(structures, settings.num_orders, settings.seed))
+    natives = _native_by_steps(reader, order_agnostic, settings, compared) if is_absorbing(model) else {}
+    advance(residues)
+    designs: list[Designs] | None = None
+    by_way: dict[SamplingSettings, list[Sampled]] = {}
+    if all_ways:
+        began = time.perf_counter()
+        sampler = reader.sampler()
+        prepared = encoding + time.perf_counter() - began
+        for way in all_ways:
+            began = time.perf_counter()
+            found = sampler.sample(settings.num_sequences, way)
+            seconds = prepared + time.perf_counter() - began
+            designs = found if designs is None else designs
+            if way in compared:
+                by_way[way] = [
+                    Sampled(
+                        recovery=float(recovery(own.residue_type, structure).mean()),
+                        score=float(own.score.mean(dtype=np.float64)),
+                        seconds=seconds * len(structure) / residues,
+                    )
+                    for structure, own in zip(structures, found, strict=True)
+                ]
+            advance(residues)
+    return [
+        Evaluated(
+            structure,
+            one_shot[index],
+            None if order_agnostic is None else order_agnostic[index],
+            None if designs is None else designs[index].residue_type,
+            None if designs is None else designs[index].score,
+            {way: sampled[index] for way, sampled in by_way.items()},
+            {steps: float(nll[index]) for steps, nll in natives.items()},
         )
-        return [[stepwise_nll(prediction, shares, steps) for steps in step_counts] for prediction in predictions]
+        for index, structure in enumerate(structures)
+    ]
 
-    return np.array(_in_groups(model, structures, measure, advance)).T
+
+def _any_order(structures: Sequence[Structure], draws: int, seed: int) -> list[np.ndarray]:
+    return [order_agnostic_masks(structure, draws, seed) for structure in structures]
 
 
-def _in_groups(
-    model: ProteinModel,
-    structures: Sequence[Structure],
-    measure: Callable[[list[Structure]], Sequence[Result]],
-    advance: Advance,
-) -> list[Result]:
-    """Results of `measure` for each structure, in their order, found for groups of similar lengths."""
-    results: dict[int, Result] = {}
-    for group in grouped_by_length(structures, max_residues(next(model.parameters()).device)):
-        members = [structures[index] for index in group]
-        results.update(zip(group, measure(members), strict=True))
-        advance(sum(map(len, members)))
-    return [results[index] for index in range(len(structures))]
+def _native_by_steps(
+    reader: BackboneReader,
+    order_agnostic: list[MaskedPredictions] | None,
+    settings: EvaluationSettings,
+    ways: Sequence[SamplingSettings],
+) -> dict[Steps, Sequence[float]]:
+    """Nats of each native sequence by number of steps, for the numbers that ways of sampling have."""
+    found: dict[Steps, Sequence[float]] = {}
+    numbers = list(dict.fromkeys(way.num_steps for way in ways if isinstance(way.num_steps, int)))
+    if numbers:
+        found.update(zip(numbers, stepwise_likelihoods(reader, numbers, settings.seed).tolist(), strict=True))
+    if any(way.num_steps == ONE_BY_ONE for way in ways):
+        if order_agnostic is None:
+            order_agnostic = reader.masked(_any_order(reader.structures, DEFAULT_ORDERS, settings.seed))
+        found["L"] = [order_agnostic_nll(masked)[0] for masked in order_agnostic]
+    return found

@@ -24,6 +24,7 @@ from .blinding import blinded
 from .inputs import encode_separately
 from .masked_logits import masked_logits
 from .metrics import scored_residues
+from .sampling import Sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +71,17 @@ class BackboneReader:
     @torch.inference_mode()
     def __init__(self, model: ProteinModel, structures: Sequence[Structure]):
         self.structures = structures
-        hidden = [blinded(structure) for structure in structures]
-        encoded = encode_separately(model, hidden, [structure.backbone_complete for structure in hidden])
-        self._device = encoded.residues.device
-        self._decoder = SequenceDecoder(model.decoder, encoded)
+        self._model = model
+        self._hidden = [blinded(structure) for structure in structures]
+        self._encoded = encode_separately(
+            model, self._hidden, [structure.backbone_complete for structure in self._hidden]
+        )
+        self._device = self._encoded.residues.device
+        self._decoder = SequenceDecoder(model.decoder, self._encoded)
+
+    def sampler(self) -> Sampler:
+        """For designs on the same backbones, without reading them again."""
+        return Sampler(self._model, self._hidden, encoded=self._encoded)
 
     def one_shot(self) -> list[MaskedPredictions]:
         """Predict all scored residues at once from the backbone alone: one draw, in which all are masked."""
@@ -210,3 +218,20 @@ def stepwise_nll(predictions: MaskedPredictions, shares: Sequence[Fraction], ste
     mean = dict(zip(shares, predictions.mean_nll.tolist(), strict=True))
     masked = [math.ceil(Fraction(left, steps) * predictions.scored) for left in range(steps + 1)]
     return sum((masked[left] - masked[left - 1]) * mean[Fraction(left, steps)] for left in range(1, steps + 1))
+
+
+def stepwise_likelihoods(reader: BackboneReader, step_counts: Sequence[int], seed: int) -> np.ndarray:
+    """Estimates of `stepwise_nll` for some numbers of steps, from the same masks.
+
+    Parameters
+    ----------
+    reader : of a model with absorbing diffusion
+    seed : of the masks
+
+    Returns
+    -------
+    (len(step_counts), structures) nats
+    """
+    shares = stepwise_shares(step_counts)
+    found = reader.masked([stepwise_masks(structure, shares, seed) for structure in reader.structures])
+    return np.array([[stepwise_nll(prediction, shares, steps) for prediction in found] for steps in step_counts])

@@ -58,8 +58,12 @@ class Processes:
             PartialState().wait_for_everyone()
 
     def close(self) -> None:
-        """Part from the others; PyTorch warns of a launch that ends without."""
+        """Part from the others when all are done; PyTorch warns of a launch that ends without.
+
+        A launcher stops the others as soon as one has ended with a status other than 0, whatever they still write.
+        """
         if self.count > 1:
             from accelerate import PartialState
 
+            self.wait()
             PartialState().destroy_process_group()

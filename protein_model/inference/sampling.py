@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..model.encoder import EncodedBackbone
 from ..model.incremental import sampling_decoder
 from ..model.modeling import ProteinModel
 from ..randomness import numpy_generator
@@ -133,6 +134,7 @@ class Sampler:
     model : in evaluation mode
     structures : only their backbones are looked at, and the types of residues that plans keep
     plans : one for each structure; by default all residues are designed
+    encoded : what the encoder gives for these structures and the visible residues of these plans; by default it is run
 
     Raises
     ------
@@ -140,7 +142,13 @@ class Sampler:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: ProteinModel, structures: Sequence[Structure], plans: Sequence[DesignPlan] | None = None):
+    def __init__(
+        self,
+        model: ProteinModel,
+        structures: Sequence[Structure],
+        plans: Sequence[DesignPlan] | None = None,
+        encoded: EncodedBackbone | None = None,
+    ):
         if not structures:
             raise ValueError("there is no structure to design")
         self.plans = [design_plan(structure) for structure in structures] if plans is None else list(plans)
@@ -149,7 +157,8 @@ class Sampler:
         self.device = next(model.parameters()).device
         self._model = model
         self._choices = ChoiceBatch(self.plans, self.device)
-        encoded = encode_separately(model, structures, [plan.visible for plan in self.plans])
+        if encoded is None:
+            encoded = encode_separately(model, structures, [plan.visible for plan in self.plans])
         self._decoder = sampling_decoder(model.decoder, encoded)
 
     @torch.inference_mode()

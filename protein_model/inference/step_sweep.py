@@ -1,31 +1,20 @@
-"""Recovery and perplexity by the number of denoising steps and by the order: what they buy, and what they cost."""
+"""Recovery and perplexity by the number of denoising steps and by the order: what they buy, and what they cost.
+
+Which ways of sampling are compared, and figures of each; running the model is left to `evaluation`.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..model.modeling import ProteinModel
-from ..structures import Structure
-from .evaluation import (
-    EvaluationError,
-    EvaluationSettings,
-    Start,
-    is_absorbing,
-    predict_native,
-    sample_designs,
-    silent,
-    stepwise_likelihoods,
-)
-from .metrics import Bootstrap, Estimate, recovery, scored_residues
-from .native_likelihood import order_agnostic_nll
+from .evaluation import Evaluated, EvaluationError, EvaluationSettings
+from .metrics import Bootstrap, Estimate, scored_residues
 from .orders import ORDERS
-from .sampling import ONE_BY_ONE, Steps, settings_for
-
-DEFAULT_DRAWS = 8  # of the order-agnostic likelihood
+from .sampling import ONE_BY_ONE, SamplingSettings, Steps, settings_for
 
 
 @dataclass(frozen=True)
@@ -41,8 +30,8 @@ class StepFigures:
     score : nats per residue that the model gave the choices of its samples, mean over samples and structures
     native_perplexity : of the native sequences decoded in so many steps, always in random order, over all residues;
         None where the model has no absorbing diffusion
-    seconds : wall-clock time of sampling, encoding included
-    residues_per_second : designed, over all samples
+    seconds : time of sampling, encoding included, that of all processes added up
+    residues_per_second : designed by one process, over all samples
     """
 
     steps: Steps
@@ -91,24 +80,19 @@ def parse_orders(text: str) -> list[str]:
     return list(dict.fromkeys(orders))
 
 
-def sweep_steps(
+def sweep_ways(
     model: ProteinModel,
-    structures: Sequence[Structure],
     settings: EvaluationSettings,
     step_counts: Sequence[Steps],
     orders: Sequence[str | None] = (None,),
-    start: Start = silent,
-) -> list[StepFigures]:
-    """Sample in every order at every number of steps, all else as in `settings`.
+) -> list[SamplingSettings]:
+    """Every order at every number of steps, all else as in `settings`, for `evaluate_structures`.
 
     Parameters
     ----------
-    model : in evaluation mode
-    structures : with a scored residue each
     settings : its number of steps and its order are not used
     step_counts : numbers of steps
     orders : None for that of the model's diffusion
-    start : shows progress
 
     Raises
     ------
@@ -120,53 +104,38 @@ def sweep_steps(
         for order in orders
         for steps in step_counts
     )
-    natives = dict(zip(step_counts, _native_nll(model, structures, settings, step_counts, start), strict=True))
-    residues = np.array([scored_residues(structure).sum() for structure in structures], np.float64)
-    bootstrap = Bootstrap(len(structures), settings.seed)
+    return list(ways)
+
+
+def step_figures(
+    entries: Sequence[Evaluated], ways: Sequence[SamplingSettings], settings: EvaluationSettings
+) -> list[StepFigures]:
+    """Figures of each way over a set.
+
+    Parameters
+    ----------
+    entries : of `evaluate_structures` with these settings and ways
+    """
+    scored = np.array([scored_residues(entry.structure).sum() for entry in entries], np.float64)
+    sampled_residues = settings.num_sequences * sum(len(entry.structure) for entry in entries)
+    bootstrap = Bootstrap(len(entries), settings.seed)
     figures = []
     for way in ways:
-        advance = start(f"sampling, {way.order} order, {way.num_steps} steps")
-        began = time.perf_counter()
-        designs = sample_designs(model, structures, settings.num_sequences, way, advance)
-        seconds = time.perf_counter() - began
-        pairs = zip(structures, designs, strict=True)
-        shares = np.array([recovery(found.residue_type, structure).mean() for structure, found in pairs])
-        nll = natives.get(way.num_steps)
+        sampled = [entry.by_way[way] for entry in entries]
+        shares = np.array([own.recovery for own in sampled])
+        nll = [entry.native_by_steps[way.num_steps] for entry in entries if way.num_steps in entry.native_by_steps]
+        seconds = sum(own.seconds for own in sampled)
         figures.append(
             StepFigures(
                 steps=way.num_steps,
                 order=str(way.order),
                 recovery_median=bootstrap.median(shares),
                 recovery_mean=bootstrap.mean(shares),
-                recovery_by_residue=bootstrap.ratio(shares * residues, residues),
-                score=float(np.mean([found.score.mean() for found in designs])),
-                native_perplexity=None if nll is None else bootstrap.perplexity(nll, residues),
+                recovery_by_residue=bootstrap.ratio(shares * scored, scored),
+                score=float(np.mean([own.score for own in sampled])),
+                native_perplexity=bootstrap.perplexity(np.array(nll), scored) if nll else None,
                 seconds=seconds,
-                residues_per_second=settings.num_sequences * sum(map(len, structures)) / seconds,
+                residues_per_second=sampled_residues / seconds,
             )
         )
     return figures
-
-
-def _native_nll(
-    model: ProteinModel,
-    structures: Sequence[Structure],
-    settings: EvaluationSettings,
-    step_counts: Sequence[Steps],
-    start: Start,
-) -> list[np.ndarray | None]:
-    """(structures,) nats of the native sequences for each number of steps."""
-    if not is_absorbing(model):
-        return [None] * len(step_counts)
-    found: dict[Steps, np.ndarray] = {}
-    numbers = [steps for steps in step_counts if isinstance(steps, int)]
-    if numbers:
-        advance = start("likelihood by number of steps")
-        found.update(
-            zip(numbers, stepwise_likelihoods(model, structures, numbers, settings.seed, advance), strict=True)
-        )
-    if ONE_BY_ONE in step_counts:
-        draws = settings.num_orders or DEFAULT_DRAWS
-        predictions = predict_native(model, structures, draws, settings.seed, start("likelihood one by one"))
-        found["L"] = np.array([order_agnostic_nll(masked)[0] for _, masked in predictions if masked is not None])
-    return [found[steps] for steps in step_counts]

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from protein_model.inference.evaluation import EvaluationSettings, evaluate_structures
 from protein_model.inference.sampling import Designs
+from protein_model.inference.step_sweep import StepFigures, step_figures, sweep_ways
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.modeling import ProteinModel
 from protein_model.structures import Structure, read_structure
@@ -78,3 +80,9 @@ def designs_of(residue_type: np.ndarray) -> Designs:
     """What a sampler gives, with certain (samples, L) sequences in it."""
     zeros = np.zeros(residue_type.shape, np.float32)
     return Designs(residue_type, zeros.mean(axis=1), zeros, np.ones(residue_type.shape[1], bool))
+
+
+def sweep_steps(model, structures, settings: EvaluationSettings, step_counts, orders=(None,)) -> list[StepFigures]:
+    """Figures of every order at every number of steps."""
+    ways = sweep_ways(model, settings, step_counts, orders)
+    return step_figures(evaluate_structures(model, structures, settings, ways), ways, settings)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from protein_model.inference import evaluation, sampling
-from protein_model.inference.evaluation import (
-    EvaluationError,
-    EvaluationSettings,
-    evaluate_structures,
-    stepwise_likelihoods,
-)
+from protein_model.inference import native_likelihood, sampling
+from protein_model.inference.evaluation import EvaluationError, EvaluationSettings, evaluate_structures
 from protein_model.inference.evaluation_report import build_report
 from protein_model.inference.metrics import scored_residues
-from protein_model.inference.sampling import SamplingError
+from protein_model.inference.sampling import Sampler, SamplingError
+from protein_model.inference.step_sweep import sweep_ways
 from protein_model.model.decoding import SequenceDecoder
 from tests.inference.evaluation_cases import designs_of, small_structures, tiny_model, with_sequence
 
@@ -52,10 +48,14 @@ def test_another_native_sequence_changes_no_prediction_and_no_design(options):
 def test_a_sampler_that_copies_what_it_is_given_falls_to_chance(model, monkeypatch):
     """If the guard were not there, this would be a recovery of 100 %."""
 
-    def copying(model, structures, num_sequences, *rest, **others):
-        return [designs_of(np.tile(structure.residue_type, (num_sequences, 1))) for structure in structures]
+    class Copying(Sampler):
+        def __init__(self, model, structures, **others):
+            self._given = structures
 
-    monkeypatch.setattr(evaluation, "sample_sequences", copying)
+        def sample(self, num_sequences, settings):
+            return [designs_of(np.tile(structure.residue_type, (num_sequences, 1))) for structure in self._given]
+
+    monkeypatch.setattr(native_likelihood, "Sampler", Copying)
     report = build_report(evaluate_structures(model, small_structures(), SETTINGS), seed=0)
     assert report.summary.sampled_recovery.by_residue.value < 0.12
 
@@ -83,17 +83,20 @@ def test_the_decoder_sees_native_residues_only_where_the_definition_says_so(mode
 def test_figures_do_not_depend_on_the_batching_or_on_the_order_of_the_structures(model, monkeypatch, limit):
     """Not even in the last bit."""
     structures = small_structures()
-    expected = evaluate_structures(model, structures, SETTINGS)
-    steps = stepwise_likelihoods(model, structures, [1, 3], seed=0)
+    ways = sweep_ways(model, SETTINGS, [1, 3, "L"])
+    expected = evaluate_structures(model, structures, SETTINGS, ways)
     monkeypatch.setattr(sampling, "MAX_RESIDUES", {"cpu": limit})
     monkeypatch.setattr(sampling, "MAX_PAIRS", {"cpu": 2 * limit})
-    found = evaluate_structures(model, structures[::-1], SETTINGS)[::-1]
+    found = evaluate_structures(model, structures[::-1], SETTINGS, ways)[::-1]
     for one, two in zip(expected, found, strict=True):
         for kind in ("one_shot", "order_agnostic"):
             for name in ("masked", "nll", "predicted", "confidence"):
                 assert np.array_equal(getattr(getattr(one, kind), name), getattr(getattr(two, kind), name))
         assert np.array_equal(one.designs, two.designs) and np.array_equal(one.score, two.score)
-    assert np.array_equal(stepwise_likelihoods(model, structures[::-1], [1, 3], seed=0)[:, ::-1], steps)
+        assert len(one.native_by_steps) == 3 and one.native_by_steps == two.native_by_steps
+        for way in ways:
+            first, second = one.by_way[way], two.by_way[way]
+            assert (first.recovery, first.score) == (second.recovery, second.score)
 
 
 def test_same_seed_same_figures(model):
@@ -119,21 +122,34 @@ def test_what_is_not_asked_for_is_not_there(model):
     assert evaluate_structures(model, [], SETTINGS) == []
 
 
-def test_progress_adds_up_to_all_residues_of_each_part(model):
-    finished: dict[str, int] = {}
+@pytest.mark.parametrize("samples", [0, 1])
+def test_progress_adds_up_to_all_that_there_is_to_do(model, samples):
+    totals, finished = [], []
 
-    def start(title):
-        finished[title] = 0
-
-        def advance(residues):
-            finished[title] += residues
-
-        return advance
+    def start(total):
+        totals.append(total)
+        return finished.append
 
     structures = small_structures()
-    evaluate_structures(model, structures, SETTINGS, start)
-    total = sum(map(len, structures))
-    assert finished == {"likelihood": total, "sampling": total}
+    settings = EvaluationSettings(num_sequences=samples, num_orders=1)
+    ways = sweep_ways(model, settings, [1, settings.num_steps]) if samples else []
+    evaluate_structures(model, structures, settings, ways, start)
+    parts = 3 if samples else 1  # likelihood, and sampling in the way of the settings, which is one of two
+    assert totals == [sum(finished)] == [parts * sum(map(len, structures))]
+
+
+def test_each_structure_is_encoded_once(model, monkeypatch):
+    encoded = []
+    encode = type(model).encode
+
+    def watch(self, backbone, *others):
+        encoded.append(len(backbone))
+        return encode(self, backbone, *others)
+
+    monkeypatch.setattr(type(model), "encode", watch)
+    structures = small_structures()
+    evaluate_structures(model, structures, SETTINGS, sweep_ways(model, SETTINGS, [1, 2, "L"], ["random", "margin"]))
+    assert sorted(encoded) == sorted(map(len, structures))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from protein_model.inference.evaluation import Evaluated, EvaluationSettings, ev
 from protein_model.inference.evaluation_plots import draw_report, draw_steps
 from protein_model.inference.evaluation_report import build_report
 from protein_model.inference.evaluation_tables import format_table, report_text, steps_text
-from protein_model.inference.step_sweep import sweep_steps
-from tests.inference.evaluation_cases import example, small_structures, tiny_model
+from tests.inference.evaluation_cases import example, small_structures, sweep_steps, tiny_model
 
 SETTINGS = EvaluationSettings(num_sequences=2, num_steps=3, num_orders=4)
 

@@ -13,7 +13,6 @@ import torch
 
 from protein_model.inference import sampling
 from protein_model.inference.blinding import blinded
-from protein_model.inference.evaluation import stepwise_likelihoods
 from protein_model.inference.inputs import backbone_batch
 from protein_model.inference.metrics import scored_residues
 from protein_model.inference.native_likelihood import (
@@ -22,6 +21,7 @@ from protein_model.inference.native_likelihood import (
     order_agnostic_nll,
     order_agnostic_residue_nll,
     random_masks,
+    stepwise_likelihoods,
     stepwise_masks,
     stepwise_nll,
     stepwise_shares,
@@ -189,8 +189,8 @@ def test_the_stepwise_likelihood_is_that_of_all_ways_to_decode_in_so_many_steps(
 
 def test_one_step_is_one_shot_and_many_steps_are_any_order(model):
     structures = small_structures()
-    one, many = stepwise_likelihoods(model, structures, [1, 200], seed=0)
     reader = BackboneReader(model, structures)
+    one, many = stepwise_likelihoods(reader, [1, 200], seed=0)
     one_shot = reader.one_shot()
     assert one == pytest.approx([found.nll.sum() for found in one_shot], rel=1e-4)
     masks = [order_agnostic_masks(structure, 60, 0) for structure in structures]
@@ -205,4 +205,4 @@ def test_a_structure_without_a_scored_residue_costs_nothing(model, short):
     reader = BackboneReader(model, [unknown, short])
     [found, _] = reader.one_shot()
     assert found.scored == 0 and found.nll.sum() == 0 and np.isfinite(found.nll).all()
-    assert stepwise_likelihoods(model, [unknown], [1, 4], seed=0).tolist() == [[0.0], [0.0]]
+    assert stepwise_likelihoods(reader, [1, 4], seed=0)[:, 0].tolist() == [0.0, 0.0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from protein_model.inference.constraints import ConstraintError, Constraints
-from protein_model.inference.evaluation import predict_native
+from protein_model.inference.evaluation import EvaluationSettings, evaluate_structures
 from protein_model.inference.inputs import backbone_batch
 from protein_model.inference.native_likelihood import order_agnostic_nll
 from protein_model.inference.scoring import ScoringError, score, score_types
@@ -79,8 +79,8 @@ def test_order_agnostic_equals_that_of_the_evaluation():
     model = tiny_model()
     for structure in small_structures():
         result = score(model, structure, num_draws=8, seed=3)
-        [(_, predictions)] = predict_native(model, [structure], 8, 3)
-        nll, error = order_agnostic_nll(predictions)
+        [found] = evaluate_structures(model, [structure], EvaluationSettings(num_sequences=0, num_orders=8, seed=3))
+        nll, error = order_agnostic_nll(found.order_agnostic)
         assert result.total[0] == pytest.approx(-nll, rel=1e-5)
         assert result.standard_error[0] == pytest.approx(error, rel=1e-4)
 

@@ -12,8 +12,8 @@ from protein_model.inference.evaluation import EvaluationError, EvaluationSettin
 from protein_model.inference.evaluation_report import build_report
 from protein_model.inference.orders import ORDERS
 from protein_model.inference.sampling import SamplingError
-from protein_model.inference.step_sweep import parse_orders, parse_step_counts, sweep_steps
-from tests.inference.evaluation_cases import small_structures, stretch, tiny_model
+from protein_model.inference.step_sweep import parse_orders, parse_step_counts
+from tests.inference.evaluation_cases import small_structures, stretch, sweep_steps, tiny_model
 
 SETTINGS = EvaluationSettings(num_sequences=2, num_orders=4)
 
@@ -47,14 +47,6 @@ def test_one_step_per_residue():
 def test_without_absorbing_diffusion_there_is_no_stepwise_perplexity():
     [row] = sweep_steps(tiny_model(diffusion_kernel="uniform"), small_structures()[:2], SETTINGS, [3])
     assert row.native_perplexity is None and 0 <= row.recovery_mean.value <= 1 and math.isfinite(row.score)
-
-
-def test_each_part_of_the_work_is_shown():
-    titles = []
-    structures, start = small_structures()[:1], lambda title: titles.append(title) or (lambda residues: None)
-    sweep_steps(tiny_model(), structures, SETTINGS, [1, 2], ["random", "margin"], start)
-    orders = [f"sampling, {order} order, {steps} steps" for order in ("random", "margin") for steps in (1, 2)]
-    assert titles == ["likelihood by number of steps", *orders]
 
 
 def test_orders():
