@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from protein_model.training.substitution import blosum62_transition_matrix
 
-from .test_decoding import random_backbones, random_model
+from .random_inputs import random_backbones, random_model
 
 KERNELS = {
     "one pass": {"use_discrete_diffusion": False},

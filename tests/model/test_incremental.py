@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from protein_model.model import incremental
 from protein_model.model.decoding import SequenceDecoder
 from protein_model.model.incremental import IncrementalDecoder, sampling_decoder
-from tests.model.test_decoding import random_backbones, random_model
+from tests.model.random_inputs import random_backbones, random_model
 
 NO_NOISE = torch.zeros(0, 0)  # models with the absorbing kernel do not look at it
 
