@@ -93,7 +93,9 @@ class EncoderLayer(nn.Module):
     def forward(self, residues: Tensor, edges: Tensor, neighbours: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """residues (N, H), edges (N, K, H), neighbours (N, K), present (N, K) -> residues (N, H), edges (N, K, H)"""
         residues, messages = self.residue_update(residues, self.edge_norm(edges), neighbours, present)
-        return residues, edges + self.dropout(self.edge_out(messages))
+        change = self.dropout(self.edge_out(messages))
+        # In place where that costs no precision: in 16 bits, the sum over the layers is kept in 32.
+        return residues, change.add_(edges) if change.dtype == edges.dtype else edges + change
 
 
 class BackboneEncoder(nn.Module):
@@ -152,8 +154,8 @@ class BackboneEncoder(nn.Module):
                 backbone, backbone_mask, structure_index, chain_index, position, neighbours
             )
         dtype = self.embed_distances.weight.dtype
-        edges = self.embed_distances(radial.to(dtype)) + self.embed_frames(frames.to(dtype))
-        edges = self.edge_norm(edges + self.embed_offset(offsets))
+        edges = self.embed_distances(radial.to(dtype)).add_(self.embed_frames(frames.to(dtype)))
+        edges = self.edge_norm(edges.add_(self.embed_offset(offsets)))
         residues = self.embed_angles(angles.to(dtype))
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
