@@ -95,11 +95,13 @@ def test_a_complex_of_which_one_chain_is_designed(run, complex_file):
     # Seen from the other side: the same chains, told by what is designed.
     _, again = run(path, "--designed", "E", "--omit", "C", out="again")
     assert [one.sequence for one in read_designs(again / "pair.fasta")[1]] == [one.sequence for one in designs]
-    # The partner matters: without it the same noise gives other sequences.
-    _, alone = run(path, "--excluded", "I", "--omit", "C", out="alone")
+    # The partner matters to a trained model: without it the same noise gives other sequences.
+    _, beside = run(path, "--fixed", "I", "--omit", "C", "--model", "design", out="beside")
+    _, alone = run(path, "--excluded", "I", "--omit", "C", "--model", "design", out="alone")
     sequences = [one.sequence.split("/") for one in read_designs(alone / "pair.fasta")[1]]
     assert all(parts[1] == "X" * 58 for parts in sequences)
-    assert [parts[0] for parts in sequences] != [one.sequence.split("/")[0] for one in designs]
+    together = [one.sequence.split("/")[0] for one in read_designs(beside / "pair.fasta")[1]]
+    assert [parts[0] for parts in sequences] != together
 
 
 def test_a_homo_trimer_with_tied_chains(run, tmp_path):

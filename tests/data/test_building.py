@@ -340,7 +340,7 @@ def test_a_build_that_is_killed_goes_on_from_its_finished_shards(tmp_path):
 
 
 def test_ctrl_c_ends_the_command_with_one_line(tmp_path):
-    copy_examples(tmp_path / "data", 30)
+    copy_examples(tmp_path / "data", 300)
     builder = command(tmp_path / "data", tmp_path, "--num_workers", "2")
     wait_until(lambda: bool(list(tmp_path.glob(f"*/{JOURNAL_FILE}"))))
     os.killpg(builder.pid, signal.SIGINT)
