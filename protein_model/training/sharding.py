@@ -17,6 +17,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, register_fsdp_forward_m
 from ..model.modeling import ProteinModel
 from .launching import LaunchError
 
+CPU_SHARDING = hasattr(torch.cpu.Stream, "record_event")  # FSDP2 calls it; torch 2.6 has it for GPUs only
 _OTHERS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 _REFUSED = {  # what a launch config can set -> why not
     "fsdp_offload_params": "the weights stay on the device on which the model computes",
@@ -70,12 +71,17 @@ def divide_on_cpus(accelerator: Accelerator, plugin: FullyShardedDataParallelPlu
 
     Raises
     ------
-    LaunchError : there are GPUs, which torch would take for the weights
+    LaunchError : there are GPUs, which torch would take for the weights, or torch is too old
     """
     if plugin is None or accelerator.device.type != "cpu" or accelerator.num_processes == 1:
         return
     if torch.cuda.is_available():
         raise LaunchError("FSDP2 on CPU processes works only where no GPU is seen: set CUDA_VISIBLE_DEVICES= (empty)")
+    if not CPU_SHARDING:
+        raise LaunchError(
+            f"FSDP2 on CPU processes needs a newer torch than {torch.__version__}: update torch, or launch with "
+            "accelerate_configs/multi_gpu_8.yaml, which gives every process all of the model"
+        )
     accelerator.state.fsdp_plugin = plugin
     accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 

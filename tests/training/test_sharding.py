@@ -8,7 +8,7 @@ from accelerate import Accelerator
 
 from protein_model.training.checkpoints import CheckpointStore, verify
 from protein_model.training.launching import LaunchError
-from protein_model.training.sharding import divide_on_cpus, sharding_of_launch
+from protein_model.training.sharding import CPU_SHARDING, divide_on_cpus, sharding_of_launch
 
 from .comparison import final_state, history
 
@@ -22,6 +22,7 @@ def close(expected, found):
         assert {name: other[name] for name in RESULTS} == pytest.approx({name: one[name] for name in RESULTS}, rel=1e-5)
 
 
+@pytest.mark.skipif(not CPU_SHARDING, reason="this torch shards on GPUs only")
 def test_a_sharded_run_is_the_one_that_it_would_be_elsewhere(launch, start, tmp_path):
     """Two processes with accumulation against one; stopped, and gone on with in a launch of either kind."""
     sharded, alone = tmp_path / "sharded", tmp_path / "alone"
