@@ -8,14 +8,13 @@ corruption, the step and the validation are those of training. The learning rate
 and then follows a cosine down to zero at its end, by the clock instead of by the step, so that a variant with dearer
 steps takes fewer of them. The clock is processor time on a CPU, and does not run during validation.
 
-Prints a table: steps taken, milliseconds per step, and the validation figures of the averaged weights. Two seeds of the
-same variant differ by about 0.01 nats after 300 s on one core (see the README for what was found).
+Prints a table: steps taken, milliseconds per step, and the validation figures of the averaged weights. A difference
+means something only where it is clearly larger than that between two values of `--seed`, which may be a variant too.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ from protein_model.model.modeling import ProteinModel, parameter_count
 from protein_model.training.arguments import Settings, parse_options
 from protein_model.training.averaging import WeightAverage
 from protein_model.training.preparation import TrainingData, build_optimizer, model_configuration, prepare_data
+from protein_model.training.schedule import Schedule
 from protein_model.training.stepping import OptimizerSteps
 from protein_model.training.validation import validate
 
@@ -46,6 +46,8 @@ def train(accelerator: Accelerator, settings: Settings, data: TrainingData, seco
     average = WeightAverage(network, settings.ema_decay)
     nominal = float(data.plan.lengths.sum()) / data.plan.steps_per_epoch
     steps = OptimizerSteps(accelerator, model, prepared, average, settings, 1, nominal)
+    # That of training, counted in milliseconds instead of steps.
+    schedule = Schedule(settings.learning_rate, round(1000 * WARMUP_SHARE * seconds), round(1000 * seconds))
     on_cpu = accelerator.device.type == "cpu"
 
     def now() -> float:
@@ -63,12 +65,7 @@ def train(accelerator: Accelerator, settings: Settings, data: TrainingData, seco
         start = now()
         for batch in train_loader:
             steps.accumulate(batch, step, 0)
-            share = spent / seconds
-            if share < WARMUP_SHARE:
-                rate = settings.learning_rate * (share / WARMUP_SHARE + 1.0 / (step + 10))
-            else:
-                rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-            steps.update(min(rate, settings.learning_rate), stop_requested=False)
+            steps.update(schedule.rate(round(1000 * spent)), stop_requested=False)
             step += 1
             bar.update(round(min(now() - start + spent, seconds)) - bar.n)
             spent, start = spent + now() - start, now()

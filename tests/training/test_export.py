@@ -18,7 +18,7 @@ from protein_model.__main__ import main as command
 from protein_model.training.arguments import EXAMPLES, GivenOptions
 from protein_model.training.trainer import Trainer
 from tests.training.conftest import TINY
-from tests.training.test_model_folder import PREDICT, example_inputs, run_isolated
+from tests.training.test_model_folder import example_inputs, predicted_without_this_package
 
 FEW = ["--num_sequences", "2", "--num_steps", "3", "--num_orders", "3"]
 
@@ -89,12 +89,8 @@ def test_16_bits_change_the_predictions_little_and_32_not_at_all(export, trained
 def test_16_bits_load_without_this_package_and_compute_in_32(export, tmp_path):
     folder = export("--dtype", "float16")
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
-    isolated = tmp_path / "isolated"
-    isolated.mkdir()
     inputs = example_inputs()
-    torch.save(inputs, isolated / "inputs.pt")
-    run_isolated(PREDICT, str(folder), "inputs.pt", "outputs.pt", cwd=isolated)
-    found = torch.load(isolated / "outputs.pt")
+    found = predicted_without_this_package(folder, inputs, tmp_path)
     assert found.dtype == torch.float32
     with torch.no_grad():
         assert torch.equal(found, load_model(folder)(**inputs).logits)

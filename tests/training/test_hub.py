@@ -21,7 +21,7 @@ from protein_model.training.checkpoints import CheckpointStore
 from protein_model.training.hub import HubError, HubTarget, Publisher, push_folder
 from protein_model.training.model_folder import write_model_folder
 from tests.training.hub_server import TOKEN, TRANSIENT, Failure, HubServer, failing
-from tests.training.test_model_folder import PREDICT, example_inputs, run_isolated
+from tests.training.test_model_folder import example_inputs, predicted_without_this_package
 
 TARGET = HubTarget("lab/tiny", private=False, licence="mit")
 
@@ -109,14 +109,11 @@ def test_a_push_with_every_third_request_failing_arrives_whole_and_works(server,
     for path in expected.iterdir():
         assert (local / path.name).read_bytes() == path.read_bytes(), path.name
 
-    isolated = tmp_path / "isolated"
-    isolated.mkdir()
     inputs = example_inputs()
-    torch.save(inputs, isolated / "inputs.pt")
-    run_isolated(PREDICT, str(local), "inputs.pt", "outputs.pt", cwd=isolated)
+    found = predicted_without_this_package(local, inputs, tmp_path)
     model = ProteinModel.from_pretrained(save_dir / "best_model").eval()
     with torch.no_grad():
-        assert torch.equal(torch.load(isolated / "outputs.pt"), model(**inputs).logits)
+        assert torch.equal(found, model(**inputs).logits)
 
 
 @pytest.mark.parametrize("seed", range(4))

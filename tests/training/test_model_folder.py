@@ -74,13 +74,18 @@ def example_inputs() -> dict[str, torch.Tensor]:
     }
 
 
-def test_it_loads_without_this_package_and_predicts_the_same(folder, trained_run, tmp_path):
+def predicted_without_this_package(folder, inputs: dict[str, torch.Tensor], tmp_path) -> torch.Tensor:
+    """Logits of the model in a folder, loaded by its own code in a process of its own."""
     isolated = tmp_path / "isolated"
     isolated.mkdir()
-    inputs = example_inputs()
     torch.save(inputs, isolated / "inputs.pt")
     run_isolated(PREDICT, str(folder), "inputs.pt", "outputs.pt", cwd=isolated)
-    found = torch.load(isolated / "outputs.pt")
+    return torch.load(isolated / "outputs.pt")
+
+
+def test_it_loads_without_this_package_and_predicts_the_same(folder, trained_run, tmp_path):
+    inputs = example_inputs()
+    found = predicted_without_this_package(folder, inputs, tmp_path)
     with torch.no_grad():
         for source in (folder, trained_run / "best_model"):
             assert torch.equal(found, ProteinModel.from_pretrained(source).eval()(**inputs).logits)
