@@ -60,7 +60,8 @@ def loss_figure(history: LossHistory, best: BestValidation) -> Figure:
     steps = int(history.epochs[-1].get("step", 0))
     seconds = sum(value for value in history.column("seconds") if math.isfinite(value))
     spent = f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
-    losses.set_title(f"{int(epochs[-1]):,} epochs, {steps:,} optimizer steps, {spent} of training")
+    noun = "epoch" if int(epochs[-1]) == 1 else "epochs"
+    losses.set_title(f"{int(epochs[-1]):,} {noun}, {steps:,} optimizer steps, {spent} of training")
 
     rates = history.column("learning_rate")
     rate.plot(epochs, rates, color=RATE, linewidth=1.2, **_markers(epochs))
@@ -83,7 +84,7 @@ def loss_figure(history: LossHistory, best: BestValidation) -> Figure:
         panel.margins(x=0.02)
     _mark_events(panels, history)
     panels[-1].set_xlabel("epoch")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     losses.legend(loc="upper right", framealpha=0.85, edgecolor="none")
     return figure
 

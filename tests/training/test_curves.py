@@ -62,6 +62,14 @@ def test_the_running_median_is_that_of_the_neighbours(values, half):
         assert found[place] == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 40])
+def test_epochs_are_counted_in_whole_numbers(epochs):
+    figure = loss_figure(*made_up(epochs))
+    ticks = figure.axes[0].get_xticks()
+    assert len(ticks) and all(float(tick).is_integer() for tick in ticks)
+    assert figure.axes[0].get_title().startswith(f"{epochs} epoch{'' if epochs == 1 else 's'}, ")
+
+
 def test_nothing_is_written_before_the_first_epoch_is_over(tmp_path):
     draw_loss_curve(tmp_path / "curve.png", LossHistory(), BestValidation())
     assert not list(tmp_path.iterdir())
