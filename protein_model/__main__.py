@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from .commands import cache, convert, design, evaluate, export, inspect, push, score
 from .errors import UserError
+from .processor import keep_memory
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "cache": (cache.main, "build the data set of a folder of PDB / mmCIF files"),
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in COMMANDS:
         print(f"error: unknown command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    keep_memory()
     try:
         return COMMANDS[arguments[0]][0](arguments[1:])
     except UserError as error:

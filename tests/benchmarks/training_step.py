@@ -43,6 +43,7 @@ from torch.nn import functional
 from protein_model.inference.inputs import backbone_batch
 from protein_model.model.configuration import ProteinModelConfig
 from protein_model.model.modeling import ProteinModel, sequence_loss
+from protein_model.processor import flush_denormals, keep_memory
 from protein_model.structures import Structure, find_structure_files, read_structure
 from protein_model.training.compiling import compile_network
 from protein_model.training.preparation import build_optimizer
@@ -181,6 +182,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="[fp32]")
     parser.add_argument("--compile", action="store_true", help="also this project's network, compiled")
     options = parser.parse_args()
+    keep_memory()
+    flush_denormals()
     torch.set_num_threads(1)
     device, bf16 = torch.device(options.device), options.precision == "bf16"
     structures: list[Structure] = []
