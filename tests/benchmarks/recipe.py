@@ -27,6 +27,7 @@ from accelerate.utils import set_seed
 from tqdm import tqdm
 
 from protein_model.model.modeling import ProteinModel, parameter_count
+from protein_model.processor import flush_denormals, keep_memory
 from protein_model.training.arguments import Settings, parse_options
 from protein_model.training.averaging import WeightAverage
 from protein_model.training.preparation import TrainingData, build_optimizer, model_configuration, prepare_data
@@ -89,6 +90,8 @@ def train(accelerator: Accelerator, settings: Settings, data: TrainingData, seco
 
 def main() -> None:
     """Train all variants and print their table."""
+    keep_memory()
+    flush_denormals()
     parser = argparse.ArgumentParser(description="Compare settings of training at equal time.", allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=300, help="of training for each variant [300]")
     parser.add_argument(
