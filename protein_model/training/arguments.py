@@ -24,6 +24,7 @@ from ..errors import UserError
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 DEMO_CONFIG = EXAMPLES / "demo.yaml"
+WIDEST_FUSED = 128  # two matrices of this width, and what goes through them, is what a multiprocessor can hold
 
 
 class SettingsError(UserError, ValueError):
@@ -124,6 +125,11 @@ class Settings:
         "Compile the network when training begins (torch.compile), which takes a minute or so; batches are filled up "
         "to --batch_residues. For GPUs; needs Triton there, and a C++ compiler.",
     )
+    fused_layers: bool = _option(
+        False,
+        "Compute the edges of the encoder layers by kernels of their own, for less memory and memory traffic. Needs a "
+        "CUDA GPU, Triton and 16 bits. Checked in Triton's interpreter, but not yet run or timed on a GPU.",
+    )
     timeout_minutes: float = _option(30.0, "How long a process waits for the others before the run gives up.")
     # Checkpoints and output
     resume_from: str | None = _option(
@@ -213,6 +219,8 @@ class Settings:
                 "--compile and --deterministic exclude each other: compilers round in ways of their own, also from "
                 "process to process; give one of them"
             )
+        if self.fused_layers:
+            self._check_fusion()
         for name in ("reset_optimizer", "reset_schedule"):
             if getattr(self, name) and self.resume_from is None:
                 raise SettingsError(f"--{name} goes with --resume_from; a new run has nothing to reset")
@@ -222,6 +230,20 @@ class Settings:
             raise SettingsError("--push_to_hub needs --hub_model_id organisation/name")
         if self.hub_model_id is not None and not self.push_to_hub:
             raise SettingsError("--hub_model_id goes with --push_to_hub")
+
+    def _check_fusion(self) -> None:
+        if self.compile:
+            raise SettingsError("--fused_layers and --compile exclude each other: both replace the layers; give one")
+        if self.gradient_checkpointing:
+            raise SettingsError(
+                "--fused_layers keeps no more of an encoder layer than --gradient_checkpointing does, which would only "
+                "take time: leave out --gradient_checkpointing"
+            )
+        if self.hidden_dim > WIDEST_FUSED:
+            raise SettingsError(
+                f"--fused_layers holds the weights of a layer on the chip, which works for --hidden_dim {WIDEST_FUSED} "
+                f"at most, but it is {self.hidden_dim}: leave out --fused_layers"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """All options as plain values."""
@@ -359,6 +381,7 @@ NOT_ADOPTED = frozenset(
         "mixed_precision",
         "gradient_checkpointing",
         "compile",
+        "fused_layers",
         "timeout_minutes",
         "extend_schedule",
         "reset_optimizer",

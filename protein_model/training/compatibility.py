@@ -28,6 +28,7 @@ _DIFFUSION_ONLY = frozenset({"num_diffusion_steps", "diffusion_kernel", "substit
 
 # Settings that a resume may change, and what follows from it where that is not plain.
 _NEW_ORDER = "order and randomness of what is left are those of another run"
+_OTHER_ROUNDING = "rounding and dropout are others from here on: no longer equal, bit for bit, to a run that stays"
 _CHANGEABLE: dict[str, tuple[Severity, str]] = {
     "epochs": ("note", ""),
     "learning_rate": ("note", ""),
@@ -53,10 +54,8 @@ _CHANGEABLE: dict[str, tuple[Severity, str]] = {
     "cluster_file": ("warn", ""),
     "validation_fraction": ("warn", ""),
     "deterministic": ("warn", "the run is no longer equal, bit for bit, to one on another number of processes"),
-    "compile": (
-        "warn",
-        "rounding and dropout are others from here on: no longer equal, bit for bit, to a run that stays",
-    ),
+    "compile": ("warn", _OTHER_ROUNDING),
+    "fused_layers": ("warn", _OTHER_ROUNDING),
 }
 _DATA: dict[str, str] = {
     "training_structures": "the order of the epochs is another one",

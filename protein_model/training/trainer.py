@@ -42,6 +42,8 @@ from .compiling import compile_network, refuse_impossible_compilation
 from .curves import draw_loss_curve
 from .description import lines_about, package_versions, run_description, schedule_text
 from .divergence import DivergencePolicy, RunDiverged
+from .fused_layer import fuse_layers
+from .fusing import refuse_impossible_fusion
 from .hub import publisher_of
 from .launching import (
     LaunchError,
@@ -138,6 +140,7 @@ class Trainer:
             )
         self.whereabouts.at("trying the compiler")
         refuse_impossible_compilation(self.accelerator, settings.compile)
+        refuse_impossible_fusion(self.accelerator, settings)
         if settings.deterministic or self.accelerator.device.type == "cpu":
             # On several threads even a CPU adds up gathered gradients in the order in which threads arrive.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -168,6 +171,8 @@ class Trainer:
         else:
             network = ProteinModel(config)
         network.encoder.recompute = settings.gradient_checkpointing
+        if settings.fused_layers:
+            fuse_layers(network)
         optimizer = build_optimizer(network, settings.weight_decay, self.accelerator.device)
         self.model, self.optimizer, self.train_loader, self.validation_loader = self.accelerator.prepare(
             network, optimizer, self.data.train_loader, self.data.validation_loader
