@@ -114,6 +114,9 @@ def test_refused(run, tmp_path, capsys):
     assert "no FASTA file found" in capsys.readouterr().err
     status, out = run(path, "--fixed", "A99", out="third")
     assert status == 1 and "the nearest are A56, A57, A58" in rows_of(out / "scores.csv")[0]["error"]
+    (tmp_path / "file").touch()
+    assert run(path, out="file/below")[0] == 2
+    assert "no folder that results can be written to (Not a directory)" in capsys.readouterr().err
 
 
 def test_two_processes_do_what_one_does(run, tiny_model_folder, tmp_path):
