@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.given_sequences import records_for
     from ..inference.processes import Processes
     from ..inference.score_files import TABLE_CSV, ScoreSettings, score_file
+    from ..inference.scoring import checked_likelihood
     from ..structures import find_structure_files, structure_name
 
     folder = find_model(options.model)
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         given, problems = records_for(options.sequences, names)
     processes = Processes()  # all of them have looked at --out_dir by the time that they have met here
     model = load_model(folder, processes.device)
+    checked_likelihood(model, settings.likelihood, settings.num_draws)  # once for all, not for each structure
     processes.wait()
     make_output_folder(options.out_dir)
     own = processes.share(list(enumerate(zip(files, names, output_names(files), strict=True))))
