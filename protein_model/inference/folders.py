@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -348,6 +349,7 @@ def _write(entry: DesignInput, results: Sequence[DesignResult], settings: RunSet
 def _summary(entry: DesignInput, results: Sequence[DesignResult]) -> str:
     score = sum(float(result.scores.mean()) for result in results) / len(results)
     share = sum(float(result.recovery.mean()) for result in results) / len(results)
+    agreement = "no native sequence to compare with" if math.isnan(share) else f"mean recovery {100 * share:.1f} %"
     designed = int(results[0].plan.designed.sum())
     total = len(results[0].structure)
     return (
