@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from ..inference.evaluation import EvaluationError
+    from ..inference.folders import make_output_folder
     from ..inference.metrics import scored_residues
     from ..inference.peer_designs import match_designs
     from ..inference.processes import Processes
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     used: dict[str, Any] = {name: getattr(options, name) for name in told}
     steps: list[StepFigures] = []
     processes = Processes()
+    if processes.first and options.out_dir is not None:
+        make_output_folder(options.out_dir)  # before the work, which would be lost without it
     if folder is None:
         entries, unmatched = match_designs(options.designs, structures)
         problems += unmatched
@@ -82,7 +85,6 @@ def _tell(
     if steps:
         print(f"\n{steps_text(steps)}")
     if options.out_dir is not None:
-        options.out_dir.mkdir(parents=True, exist_ok=True)
         document = {"settings": used, **plain(report), "steps": plain(steps), "unusable": problems}
         path = options.out_dir / JSON_FILE
         path.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")

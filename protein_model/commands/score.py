@@ -26,10 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     from ..data.progress import Progress
     from ..errors import UserError
     from ..inference.design import load_model
-    from ..inference.folders import output_names
+    from ..inference.folders import make_output_folder, output_names
     from ..inference.given_sequences import records_for
     from ..inference.processes import Processes
     from ..inference.score_files import TABLE_CSV, ScoreSettings, score_file
+    from ..inference.scoring import checked_likelihood
     from ..structures import find_structure_files, structure_name
 
     folder = find_model(options.model)
@@ -52,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
         given, problems = records_for(options.sequences, names)
     processes = Processes()  # all of them have looked at --out_dir by the time that they have met here
     model = load_model(folder, processes.device)
+    checked_likelihood(model, settings.likelihood, settings.num_draws)  # once for all, not for each structure
     processes.wait()
-    options.out_dir.mkdir(parents=True, exist_ok=True)
+    make_output_folder(options.out_dir)
     own = processes.share(list(enumerate(zip(files, names, output_names(files), strict=True))))
     results: list[tuple[int, list[dict[str, Any]], list[str]]] = []
     progress = Progress(processes.first, "scoring")

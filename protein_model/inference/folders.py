@@ -13,7 +13,9 @@ import difflib
 import hashlib
 import io
 import json
+import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -33,7 +35,7 @@ _COLUMNS = ("input", "fasta", *[entry.name for entry in fields(DesignRecord)], "
 
 
 class OutputError(UserError, ValueError):
-    """The output folder holds something else."""
+    """The output folder holds something else, or cannot be written in."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,25 @@ def open_output(folder: Path, settings: RunSettings, create: bool) -> None:
     elif folder.is_dir() and any(folder.glob("*.fasta")):
         raise OutputError(f"--out_dir {folder}: holds FASTA files of something else; choose another folder")
     elif create:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_output_folder(folder)
         write_text(path, json.dumps({"settings": document}, indent=1))
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make a folder for results, if it is not there, and see that it can be written in.
+
+    Raises
+    ------
+    OutputError : it cannot; the message says why
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # permissions do not tell: the file system may be read-only
+    except OSError as error:
+        raise OutputError(
+            f"--out_dir {folder}: no folder that results can be written to ({error.strerror}); choose another"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -330,11 +349,11 @@ def _write(entry: DesignInput, results: Sequence[DesignResult], settings: RunSet
 def _summary(entry: DesignInput, results: Sequence[DesignResult]) -> str:
     score = sum(float(result.scores.mean()) for result in results) / len(results)
     share = sum(float(result.recovery.mean()) for result in results) / len(results)
+    agreement = "no native sequence to compare with" if math.isnan(share) else f"mean recovery {100 * share:.1f} %"
     designed = int(results[0].plan.designed.sum())
     total = len(results[0].structure)
     return (
-        f"{entry.path}: {designed:,} of {total:,} residues designed, mean score {score:.3f} nats/residue, "
-        f"mean recovery {100 * share:.1f} %"
+        f"{entry.path}: {designed:,} of {total:,} residues designed, mean score {score:.3f} nats/residue, {agreement}"
     )
 
 

@@ -141,7 +141,7 @@ def score_types(
     seed: int = 0,
 ) -> ScoreResult:
     """`score` for (S, L) residue types, 20 where unknown."""
-    likelihood = _likelihood(model, likelihood, num_draws)
+    likelihood = checked_likelihood(model, likelihood, num_draws)
     plan = design_plan(structure, _only_selections(constraints))
     fixed = plan.fixed_type != DESIGNED
     scored = plan.visible & ~fixed & (residue_type != UNKNOWN_RESIDUE)
@@ -232,7 +232,13 @@ class _Predictor:
         return found
 
 
-def _likelihood(model: ProteinModel, likelihood: str | None, num_draws: int) -> str:
+def checked_likelihood(model: ProteinModel, likelihood: str | None, num_draws: int) -> str:
+    """The likelihood that a model is asked for, by default the most that it knows.
+
+    Raises
+    ------
+    ScoringError : it is none, the model does not have it, or there are no draws
+    """
     sees_sequences = bool(model.config.use_discrete_diffusion) and model.diffusion.absorbing
     if likelihood is None:
         likelihood = "order_agnostic" if sees_sequences else "one_shot"

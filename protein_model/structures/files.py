@@ -70,7 +70,7 @@ def find_structure_files(path: str | Path) -> list[Path]:
 
     Raises
     ------
-    UserError : there is no such path, or no structure file in it
+    UserError : there is no such path, or no structure file in it, or a list of paths cannot be read
     """
     path = Path(path)
     if path.is_dir():
@@ -78,7 +78,13 @@ def find_structure_files(path: str | Path) -> list[Path]:
     elif not path.is_file():
         raise UserError(f"{path}: there is no such file or folder")
     elif path.name.lower().endswith(LIST_ENDINGS):
-        lines = (line.split("#", 1)[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: a list of paths must be UTF-8 text ({error})") from error
+        lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
         found = [path.parent / Path(line).expanduser() for line in lines if line]
     else:
         found = [path]

@@ -74,7 +74,7 @@ def lines_about(
         f"{', each with a slice of the model (FSDP2)' if accelerator.is_fsdp2 else ''}, precision "
         f"{accelerator.mixed_precision} · {len(data.split.train):,} training and {len(data.split.validation):,} "
         f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch · "
-        f"{settings.epochs} epochs"
+        f"{settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
     )
     yield describe_batch(
         settings.batch_size,

@@ -321,7 +321,7 @@ def _history(history: Mapping[str, Any] | None, has_curve: bool) -> str:
     seconds = sum(entry.get("seconds", 0.0) for entry in epochs)
     header = ["epoch", "step", "training loss", "validation loss", "one-shot recovery", "learning rate"]
     return (
-        f"## History\n\n{len(epochs):,} epochs, {seconds / 3600:.2f} hours of training."
+        f"## History\n\n{len(epochs):,} epoch{'s' if len(epochs) > 1 else ''}, {seconds / 3600:.2f} hours of training."
         f"{picture}\n\n{_table(header, rows)}"
     )
 

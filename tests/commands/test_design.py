@@ -310,6 +310,24 @@ def test_options_that_are_refused(run, capsys, options, message):
     assert status == 2 and message in capsys.readouterr().err and not out.exists()
 
 
+def test_an_output_that_cannot_be_a_folder_is_refused(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for out, reason in (("file", "File exists"), ("file/below", "Not a directory")):
+        assert run(EXAMPLES / "5PTI.cif.gz", out=out)[0] == 2
+        assert f"no folder that results can be written to ({reason})" in capsys.readouterr().err
+
+
+def test_without_a_native_sequence_there_is_no_recovery(run, tmp_path, capsys):
+    known = example("5PTI.cif.gz")
+    unknown = replace(known, residue_type=np.full_like(known.residue_type, 20), atom_mask=known.atom_mask.copy())
+    unknown.atom_mask[:, 4:] = False
+    write_structure(unknown, tmp_path / "unknown.pdb")
+    status, out = run(tmp_path / "unknown.pdb")
+    printed = capsys.readouterr().out
+    assert status == 0 and "no native sequence to compare with" in printed and "nan" not in printed
+    assert [row["recovery"] for row in rows_of(out)] == ["", ""]
+
+
 def test_unknown_name_in_the_file_of_constraints(run, tmp_path, capsys):
     file = tmp_path / "constraints.json"
     file.write_text(json.dumps({"5PTi": {"omit": "C"}}))

@@ -278,10 +278,11 @@ def test_designs_of_any_tool(capsys, structures, tmp_path):
         (["--model", "MODEL", "--pdb_path", "DATA", "--steps", "4", "--num_sequences", "0"], "--steps"),
         (["--designs", "DATA", "--pdb_path", "DATA", "--steps", "4"], "--steps, --orders and --split go with --model"),
         (["--designs", "DATA", "--pdb_path", "DATA"], "no FASTA file found"),
+        (["--model", "MODEL", "--pdb_path", "DATA", "--out_dir", "FILE"], "no folder that results can be written to"),
     ],
 )
 def test_what_cannot_work_is_one_message_and_status_2(capsys, model_folder, structures, options, message):
-    places = {"MODEL": model_folder, "DATA": structures}
+    places = {"MODEL": model_folder, "DATA": structures, "FILE": structures / "1orc.pdb.gz"}
     status, _, shown = evaluate(capsys, *(places.get(option, option) for option in options))
     assert status == 2
     [line] = [line for line in shown.splitlines() if line.startswith("error: ")]

@@ -53,6 +53,12 @@ def test_nothing_found(tmp_path):
         find_structure_files(tmp_path / "absent")
 
 
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "paths.txt").write_bytes("prot\xe9ine.pdb\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"paths\.txt: a list of paths must be UTF-8 text"):
+        find_structure_files(tmp_path / "paths.txt")
+
+
 @pytest.mark.parametrize(
     ("content", "kind"),
     [

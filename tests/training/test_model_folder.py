@@ -168,6 +168,7 @@ def test_a_long_history_is_a_short_table():
     assert len(rows) <= HISTORY_ROWS + 1
     assert rows[0].startswith("| 1 |") and rows[-1].startswith("| 3000 |")
     assert "3,000 epochs, 30.00 hours" in text
+    assert "\n1 epoch, 0.01 hours" in model_card({}, None, {"epochs": epochs[:1]}, 1, None, "mit", False)
 
 
 def test_a_folder_without_training_files_gets_a_card_with_what_is_known(trained_run, tmp_path):
