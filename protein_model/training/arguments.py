@@ -123,7 +123,7 @@ class Settings:
     compile: bool = _option(
         False,
         "Compile the network when training begins (torch.compile), which takes a minute or so; batches are filled up "
-        "to --batch_residues. For GPUs; needs Triton there, and a C++ compiler.",
+        "to --batch_residues. Needs a C++ compiler, and Triton on a GPU.",
     )
     fused_layers: bool = _option(
         False,
