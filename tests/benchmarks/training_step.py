@@ -17,10 +17,10 @@ features (radial bases, neighbours), 6 % in gathering neighbours and its gradien
 denormal numbers, 60 % went into their product with the first matrix; before one perceptron served residues and edges, a
 step took 1.5 times as long at this width.
 
-The peer and this project alike run with the settings of `protein_model/processor.py`. Without the one that keeps freed
-memory (a variable `MALLOC_TRIM_THRESHOLD_=131072` in the environment) the system's filling of new memory with zeros takes
-nearly half of a step here, and more than half of the peer's. Compiled by layers, as `--compile` does it, a step takes 0.76
-times as long on a CPU; on a GPU it was not measured.
+The peer and this project alike run with the settings of `protein_model/processor.py`. Without the one that keeps
+freed memory (a variable `MALLOC_TRIM_THRESHOLD_=131072` in the environment), filling new memory with zeros takes
+nearly half of a step here, and more than half of the peer's. Compiled by layers, as `--compile` does it, a step takes
+0.76 times as long on a CPU; on a GPU it was not measured.
 
 Steps of all networks take turns; the figure is the shortest of each.
 """
