@@ -29,10 +29,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would end in a traceback
     keep_memory()
     flush_denormals()
-    given = parse_options()
-    follow_launcher()
     stop = StopRequest()
     try:
+        given = parse_options()
+        follow_launcher()
         # Until then a signal ends a process at once: one that waits for the others could not act on it.
         trainer = Trainer(given, stop, joined=stop.install)
         if trainer.settings.dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from safetensors import safe_open
 
 from protein_model import design, load_model
-from protein_model.which_model import shipped_models
+from protein_model.inference.design import DamagedModel
+from protein_model.training.starting import StartError, starting_model
+from protein_model.which_model import find_model, shipped_models
 from tests.inference.evaluation_cases import example
 
 MOST_BYTES = 12e6
@@ -51,3 +54,36 @@ def test_it_designs_sequences_that_are_like_the_native_ones(shipped):
     results = [design(model, structure, num_sequences=4) for structure in structures]
     assert np.mean([result.recovery.mean() for result in results]) > 0.25
     assert all(len(set(sequence)) >= 12 for result in results for sequence in result.sequences)
+
+
+DAMAGE = {
+    "cut off": lambda folder: _rewrite(folder / "model.safetensors", lambda content: content[:-1000]),
+    "garbage": lambda folder: _rewrite(folder / "model.safetensors", lambda content: b"x" * len(content)),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "no JSON": lambda folder: _rewrite(folder / "config.json", lambda content: content[:-5]),
+    "other width": lambda folder: _rewrite(
+        folder / "config.json", lambda content: content.replace(b'"hidden_dim": 80', b'"hidden_dim": 64')
+    ),
+    "no width": lambda folder: _rewrite(
+        folder / "config.json", lambda content: content.replace(b'"hidden_dim": 80', b'"hidden_dim": "wide"')
+    ),
+}
+
+
+def _rewrite(path, change):
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_model_is_one_message(damage, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(find_model("design"), folder)
+    DAMAGE[damage](folder)
+    with pytest.raises(DamagedModel, match="no model that can be loaded") as raised:
+        load_model(folder)
+    assert str(folder) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(StartError, match="is no model of this package"):
+        starting_model(str(folder), 0.0)

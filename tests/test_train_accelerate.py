@@ -77,7 +77,8 @@ def test_numbers_next_to_zero_are_zero_in_all_threads(tmp_path):
     """The programs' own threads start before or after that is asked for; only after it do they know of it."""
     program = (
         "import sys, torch, train_accelerate\n"
-        f"sys.argv[1:] = ['--dry_run', '--pdb_path', {str(EXAMPLES)!r}, '--save_dir', {str(tmp_path)!r}]\n"
+        f"sys.argv[1:] = ['--dry_run', '--pdb_path', {str(EXAMPLES)!r}]\n"
+        f"sys.argv += ['--cache_dir', {str(tmp_path / 'cache')!r}, '--save_dir', {str(tmp_path / 'run')!r}]\n"
         "torch.set_num_threads(2)\n"
         "assert train_accelerate.main() == 0\n"
         "small = torch.full((4_000_000,), 1e-30)\n"
@@ -91,12 +92,13 @@ def test_numbers_next_to_zero_are_zero_in_all_threads(tmp_path):
     "options",
     [
         ["--pdb_path", "nowhere"],
+        ["--config", "nowhere.yaml"],
         ["--dropout", "2"],
         ["--resume_from", "checkpoint_epoch_175"],
         ["--push_to_hub", "--hub_model_id", "a/b/c"],
         ["--learning_rate", "1e30", "--on_divergence", "stop"],
     ],
-    ids=["data", "option", "checkpoint", "hub", "diverged"],
+    ids=["data", "settings", "option", "checkpoint", "hub", "diverged"],
 )
 def test_what_cannot_work_or_diverged_is_2_with_one_message(run, options, capsys):
     assert run(*options) == 2

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
+from ..errors import UserError
 from ..model.modeling import ProteinModel
 from ..structures import BACKBONE_ATOM_COUNT, UNKNOWN_RESIDUE, Structure, write_fasta
 from ..which_model import DEFAULT_MODEL, find_model
@@ -28,6 +30,10 @@ from .sampling import (
 )
 
 
+class DamagedModel(UserError, ValueError):
+    """What is in a model folder is no model of this package, or not all of it."""
+
+
 def load_model(model: str | Path = DEFAULT_MODEL, device: torch.device | None = None) -> ProteinModel:
     """A trained model, ready to design.
 
@@ -40,15 +46,27 @@ def load_model(model: str | Path = DEFAULT_MODEL, device: torch.device | None = 
     Raises
     ------
     ModelNotFound : there is no such model; the message says what is expected
+    DamagedModel : its files are cut off, missing, or do not belong together
     """
     folder = find_model(model)
     disable_progress_bar()
-    # Weights may lie in 16 bits; positions of atoms need 32 to be computed with.
-    loaded: ProteinModel = ProteinModel.from_pretrained(folder, dtype=torch.float32)
+    try:
+        # Weights may lie in 16 bits; positions of atoms need 32 to be computed with.
+        loaded: ProteinModel = ProteinModel.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DamagedModel(
+            f"{folder}: config.json and model.safetensors there are no model that can be loaded "
+            f"({_first_line(error)}); copy the folder again, or export it again from its run"
+        ) from error
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded.to(device)  # type: ignore[arg-type]  # its wrapper hides the signature
     return loaded.eval()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..errors import UserError
 from ..model.configuration import ProteinModelConfig
@@ -59,7 +60,7 @@ def starting_model(model_name: str, dropout: float) -> ProteinModel:
     try:
         # Steps of the optimizer are smaller than 16 bits can tell apart.
         model: ProteinModel = ProteinModel.from_pretrained(place, dropout=dropout, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise _no_model(model_name, error) from error
     return model
 
@@ -76,7 +77,7 @@ def _config(model_name: str) -> ProteinModelConfig:
         if content.get("model_type") != ProteinModelConfig.model_type:
             raise ValueError(f"its config.json describes a model of type {content.get('model_type')!r}")
         return ProteinModelConfig(**content)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise _no_model(model_name, error) from error
 
 
