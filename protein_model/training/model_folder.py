@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ..data.storage import file_digest
 from ..errors import UserError
 from ..model import configuration
@@ -39,7 +41,7 @@ class NotAModelFolder(UserError, FileNotFoundError):
 
 
 class TargetInUse(UserError, FileExistsError):
-    """A folder to write has other content, which is not to be lost."""
+    """A folder to write has other content, which is not to be lost, or cannot be made."""
 
 
 class EvaluationOfAnother(UserError, ValueError):
@@ -92,9 +94,9 @@ def write_model_folder(
     ------
     NotAModelFolder : one of the two files is missing
     DamagedCheckpoint : a file is not what its checkpoint's manifest says; also where the model was replaced by a better
-        one while it was being read
+        one while it was being read, or its weights cannot be read
     WeightsDoNotFit : `dtype` cannot hold a weight
-    TargetInUse : `target` has other content
+    TargetInUse : `target` has other content, or cannot be made
     EvaluationOfAnother : an evaluation is neither of `model` nor of what is written
     """
     target = target.resolve()
@@ -106,7 +108,10 @@ def write_model_folder(
     _refuse_other_content(target, model)
     temporary = target.with_name(f".{target.name}.incomplete")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise TargetInUse(f"{target}: no folder can be made there ({error.strerror}); give another one") from error
     # The manifest is read first: if the folder is replaced from here on, the checksums tell.
     manifest = read_manifest(model) if (model / MANIFEST).is_file() else None
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -116,6 +121,10 @@ def write_model_folder(
             file_digest(temporary / name),
         ):
             raise DamagedCheckpoint(f"{model / name}: its content does not match its checksum")
+    try:
+        describe_weights(temporary / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise DamagedCheckpoint(f"{model / WEIGHTS_FILE}: cannot be read ({error}); copy the model again") from error
     if dtype is not None:
         convert_weights(temporary / WEIGHTS_FILE, dtype)
     # Transformers makes the model of this type, whatever the file has: positions of atoms need 32 bits.

@@ -17,6 +17,7 @@ from protein_model import load_model
 from protein_model.__main__ import main as command
 from protein_model.training.arguments import EXAMPLES, GivenOptions
 from protein_model.training.trainer import Trainer
+from protein_model.which_model import find_model
 from tests.training.conftest import TINY
 from tests.training.test_model_folder import example_inputs, predicted_without_this_package
 
@@ -164,6 +165,8 @@ def test_an_evaluation_of_the_export_itself_counts(export, tmp_path):
         (["--out_dir", "BROKEN"], "holds evaluation.json, which is not of such a folder"),
         (["--out_dir", "SCRIPTS"], "holds program.py, which is not of such a folder"),
         (["--out_dir", "FILE"], "is a file; give a folder"),
+        (["--out_dir", "FILE/below"], "no folder can be made there (Not a directory)"),
+        (["--model", "DAMAGED"], "model.safetensors: cannot be read"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(export, options, message, capsys, trained, evaluation, tmp_path):
@@ -171,6 +174,9 @@ def test_what_cannot_be_is_said_in_one_line(export, options, message, capsys, tr
     for name in ("BROKEN", "SCRIPTS"):
         places[name].mkdir()
     (places["BROKEN"] / "evaluation.json").write_text("{}")
+    places["DAMAGED"] = tmp_path / "DAMAGED"
+    shutil.copytree(find_model("design"), places["DAMAGED"])
+    os.truncate(places["DAMAGED"] / "model.safetensors", 10_000)
     (places["SCRIPTS"] / "program.py").write_text("pass")
     places["FILE"].write_text("text")
     places |= {"MODEL": trained / "best_model", "EVALUATION": evaluation}
