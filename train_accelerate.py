@@ -12,7 +12,7 @@ import sys
 
 from protein_model.errors import UserError
 from protein_model.inference.design import example_designs, load_model
-from protein_model.processor import flush_denormals, keep_memory
+from protein_model.processor import keep_memory
 from protein_model.training.arguments import parse_options
 from protein_model.training.signals import EXIT_STOPPED, StopRequest, follow_launcher
 from protein_model.training.trainer import RunStopped, Trainer
@@ -28,7 +28,6 @@ def main() -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would end in a traceback
     keep_memory()
-    flush_denormals()
     stop = StopRequest()
     try:
         given = parse_options()

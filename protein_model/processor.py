@@ -1,7 +1,7 @@
-"""How the two programs of this project use a processor: nothing that changes a result, for a good deal of its time.
+"""How this project uses a processor: nothing that changes a result, for a good deal of its time.
 
-Both are settings of the whole process, so `train_accelerate.py` and `python -m protein_model` make them and the package
-does not, when another program imports it.
+These are settings of a whole process. That of memory is made by the two programs, `train_accelerate.py` and `python -m
+protein_model`; that of small numbers by every training run, which has to be the same to the last bit wherever it goes on.
 """
 
 from __future__ import annotations

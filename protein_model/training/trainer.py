@@ -34,6 +34,7 @@ from ..data.cache import CacheInterrupted
 from ..data.storage import write_atomically
 from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
+from ..processor import flush_denormals
 from ..randomness import derived_seed
 from .arguments import GivenOptions, Settings, refuse_addresses
 from .averaging import WeightAverage
@@ -118,6 +119,7 @@ class Trainer:
     """
 
     def __init__(self, given: GivenOptions, stop: StopRequest | None = None, joined: Callable[[], None] = lambda: None):
+        flush_denormals()
         refuse_addresses(given)
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
         self._launched = time.monotonic()

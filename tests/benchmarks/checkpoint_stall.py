@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from protein_model.model.modeling import parameter_count
-from protein_model.processor import flush_denormals, keep_memory
+from protein_model.processor import keep_memory
 from protein_model.training.arguments import GivenOptions
 from protein_model.training.checkpoints import flush_file
 from protein_model.training.trainer import Trainer
@@ -29,7 +29,6 @@ from protein_model.training.trainer import Trainer
 
 def main() -> None:
     keep_memory()
-    flush_denormals()
     parser = argparse.ArgumentParser(description="Time the stall of a checkpoint.")
     parser.add_argument("--hidden_dim", type=int, default=128, help="width of the model [128]")
     parser.add_argument("--layers", type=int, default=3, help="encoder and decoder layers each [3]")
