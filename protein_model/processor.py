@@ -1,7 +1,7 @@
 """How this project uses a processor: nothing that changes a result, for a good deal of its time.
 
-These are settings of a whole process. That of memory is made by the two programs, `train_accelerate.py` and `python -m
-protein_model`; that of small numbers by every training run, which has to be the same to the last bit wherever it goes on.
+These are settings of a whole process. The programs, `train_accelerate.py` and `python -m protein_model`, make that of
+memory; every training run makes that of small numbers, since it has to be the same to the last bit wherever it goes on.
 """
 
 from __future__ import annotations
