@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,3 +32,10 @@ def ship(tmp_path, monkeypatch) -> Callable[..., Path]:
         return weights
 
     return put
+
+
+@pytest.fixture(autouse=True)
+def small_numbers_are_there():
+    """A training run treats them as zero from then on, which other tests have not asked for."""
+    yield
+    torch.set_flush_denormal(False)
