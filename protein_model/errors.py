@@ -1,7 +1,15 @@
-"""The base of all errors that are about what a person gave; commands show them as one message without a traceback."""
+"""The base of all errors that are about what a person gave; commands show them as one message without a traceback.
+
+What a library says of an error has a place in such a message if it is one line.
+"""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
     """A file or an option cannot be used as given; the message says which, what is wrong and what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, up to the end of its first line that says anything; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..model.modeling import ProteinModel
 from ..structures import BACKBONE_ATOM_COUNT, UNKNOWN_RESIDUE, Structure, write_fasta
 from ..which_model import DEFAULT_MODEL, find_model
@@ -56,17 +56,12 @@ def load_model(model: str | Path = DEFAULT_MODEL, device: torch.device | None = 
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         raise DamagedModel(
             f"{folder}: config.json and model.safetensors there are no model that can be loaded "
-            f"({_first_line(error)}); copy the folder again, or export it again from its run"
+            f"({first_line(error)}); copy the folder again, or export it again from its run"
         ) from error
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded.to(device)  # type: ignore[arg-type]  # its wrapper hides the signature
     return loaded.eval()
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 @dataclass(frozen=True, eq=False)

@@ -163,8 +163,7 @@ def _fused_forward(
     gathered, edges = edge_work(
         edges, from_neighbour, from_residue, neighbours, weights, EdgeWeights.of_layer(layer), multiplier
     )
-    residues = residues + update.dropout(update.message_out(gathered))
-    return residues + update.dropout(update.feed_forward(residues)), edges
+    return update.take_in(residues, gathered), edges
 
 
 class _EdgeWork(torch.autograd.Function):

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from ..errors import first_line
 from .arguments import Settings
 from .fused_layer import EdgeWeights, edge_work, edge_work_in_torch
 from .launching import LaunchError
@@ -52,9 +53,9 @@ def refuse_impossible_fusion(accelerator: Accelerator, settings: Settings) -> No
     try:
         name, worst = worst_difference(settings, _PRECISIONS[accelerator.mixed_precision], accelerator.device)
     except (TritonError, RuntimeError, OSError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise LaunchError(
-            f"--fused_layers: its kernels do not run on {torch.cuda.get_device_name(accelerator.device)}: {reason}. "
+            f"--fused_layers: its kernels do not run on {torch.cuda.get_device_name(accelerator.device)}: "
+            f"{first_line(error)}. "
             f"They need a C compiler (apt install gcc), and a GPU with the shared memory of an A100 or H100. {_WITHOUT}"
         ) from error
     if not worst < _LARGEST_ERROR:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel
 from ..which_model import find_model, is_bare_name
@@ -84,5 +84,5 @@ def _config(model_name: str) -> ProteinModelConfig:
 def _no_model(model_name: str, error: Exception) -> StartError:
     return StartError(
         f"--start_from {model_name}: is no model of this package; give one that it ships, a folder that training "
-        f"saved, such as checkpoints/best_model, or a repository on the Hub ({str(error).splitlines()[0]})"
+        f"saved, such as checkpoints/best_model, or a repository on the Hub ({first_line(error)})"
     )
