@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from .report import REPORT_FILE, count_by_kind, write_report
 from .shards import shard_file_name, shard_of, shard_problem
 from .sources import Sources, is_cache_folder
 from .storage import file_digest, sync_folder
+from .subprocesses import available_processors
 from .workers import Task, make_shards
 
 FILES_PER_SHARD = 64
@@ -216,8 +216,7 @@ def _workers(wanted: int | None, tasks: list[Task]) -> int:
     if wanted is not None:
         return max(1, min(wanted, len(tasks)))
     files = sum(1 if item["length"] is None else LINES_PER_BLOCK for task in tasks for item in task["items"])
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(available, len(tasks), files // FILES_PER_WORKER))
+    return max(1, min(available_processors(), len(tasks), files // FILES_PER_WORKER))
 
 
 def _nothing_usable(folder: Path, source: str, manifest: Manifest) -> str:

@@ -1,9 +1,4 @@
-"""Making shards in several processes.
-
-The workers are plain subprocesses that talk JSON lines over pipes, not a `multiprocessing` pool: a pool's workers would
-run the main script's imports (torch among them), and when a reader crashes a pool does not tell on which file. Here the
-crash costs that one file only.
-"""
+"""Making shards in several processes. A crash of the reader costs the file that it was reading, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,11 +15,9 @@ from typing import Any
 
 from .errors import CacheError, CacheInterrupted
 from .shards import make_shard
+from .subprocesses import begin_to_serve, how_it_ended, start_worker
 
 POLL_SECONDS = 0.1
-START_WORKER = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from protein_model.data.workers import serve; serve()"
-)
 # Signals by which a process dies of its own fault. Any other one was sent by someone and says nothing about the file.
 CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
@@ -159,16 +152,7 @@ class _Worker(threading.Thread):
             if self._stopped:
                 raise CacheError("stopped")
             if self._process is None:
-                self._process = subprocess.Popen(
-                    # An empty entry, as in interactive sessions, is the folder of the moment.
-                    [sys.executable, "-c", START_WORKER, json.dumps([os.path.abspath(path) for path in sys.path])],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    encoding="utf-8",
-                    env={**os.environ, "OMP_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"},
-                    start_new_session=True,  # Ctrl-C is for the builder alone
-                )
+                self._process = start_worker(__name__)
             return self._process
 
     def _make(self, task: Task) -> Result:
@@ -198,28 +182,18 @@ class _Worker(threading.Thread):
 
 
 def _death(status: int, task: Task, reading: int | None) -> str:
-    cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
     paths = [item["path"] for item in task["items"]]
     where = f"while reading {paths[reading]}" if reading is not None else "before it read a file"
     hint = "; if memory ran out, use fewer workers" if -status == signal.SIGKILL else ""
     return (
-        f"a worker process {cause} {where} (shard {task['index']} of {len(paths)} files, from {paths[0]} to "
-        f"{paths[-1]}){hint}. Run again: finished shards are kept"
+        f"a worker process {how_it_ended(status)} {where} (shard {task['index']} of {len(paths)} files, from "
+        f"{paths[0]} to {paths[-1]}){hint}. Run again: finished shards are kept"
     )
 
 
 def serve() -> None:
     """Main loop of a worker: a task per line on standard input, progress and results as lines on standard output."""
-    # The parent alone decides when a worker ends; batch systems signal all processes of a job.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    # Whatever a library prints must not mix with the messages.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def send(**message: Any) -> None:
-        replies.write(json.dumps(message) + "\n")
-        replies.flush()
+    send = begin_to_serve()
 
     def begin_item(number: int) -> None:
         send(item=number)

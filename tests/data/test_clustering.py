@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protein_model.data.clustering import MIN_COVERAGE, MIN_IDENTITY, cluster_sequences
+from protein_model.data.clustering import cluster_sequences
+from protein_model.data.similarity import MIN_COVERAGE, MIN_IDENTITY
 from protein_model.structures import sequence_of
 from tests.data.sequences import LETTERS, family, random_sequence, relative, similarity_of_pairs
 
