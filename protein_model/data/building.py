@@ -21,11 +21,11 @@ from .inventory import SourceItem, take_inventory
 from .manifest import CacheOptions, Journal, Manifest, ShardRecord
 from .progress import Progress
 from .report import REPORT_FILE, count_by_kind, write_report
+from .shard_workers import Task, make_shards
 from .shards import shard_file_name, shard_of, shard_problem
 from .sources import Sources, is_cache_folder
 from .storage import file_digest, sync_folder
 from .subprocesses import available_processors
-from .workers import Task, make_shards
 
 FILES_PER_SHARD = 64
 MIN_SHARDS = 4
