@@ -7,11 +7,11 @@ nothing stays behind however they end.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import mmap
 import os
 import queue
-import subprocess
 import sys
 import tempfile
 import threading
@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import first_line
 from .errors import SplitError
 from .linkage import Labels, Link, new_links
-from .subprocesses import begin_to_serve, how_it_ended, start_worker
+from .subprocesses import Worker, WorkerStopped, begin_to_serve, how_it_ended
 from .word_index import WordIndex
 
 _INSTEAD = "--cluster_file takes the groups that another program made"
@@ -39,8 +39,7 @@ def links_by_workers(index: WordIndex, num_workers: int) -> Generator[list[Link]
     SplitError : a process was killed or cannot run, or there is no room for the words
     """
     events: queue.SimpleQueue[list[Link] | SplitError] = queue.SimpleQueue()
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(tempfile.TemporaryFile())
+    with tempfile.TemporaryFile(buffering=0) as file:  # what cannot be written must not be tried again on closing
         try:
             layout = _write(index, file)
         except OSError as error:
@@ -50,21 +49,25 @@ def links_by_workers(index: WordIndex, num_workers: int) -> Generator[list[Link]
                 f"({error.strerror}); name another folder in the environment variable TMPDIR, or {_INSTEAD}"
             ) from error
         search = _Search(len(index))
-        workers = [_Worker(search, file.fileno(), layout, events) for _ in range(num_workers)]
+        descriptor = file.fileno()
+        caretakers = [
+            _Caretaker(search, Worker(__name__, (str(descriptor), layout), pass_fds=(descriptor,)), events)
+            for _ in range(num_workers)
+        ]
         try:
-            for worker in workers:
-                worker.start()
+            for caretaker in caretakers:
+                caretaker.start()
             for _ in range(len(index)):
                 event = events.get()
                 if isinstance(event, SplitError):
                     raise event
                 yield event
         finally:
-            for worker in workers:
-                worker.stop()
-            for worker in workers:
-                if worker.is_alive():  # not so if an interruption came before it was started
-                    worker.join()
+            for caretaker in caretakers:
+                caretaker.worker.stop()
+            for caretaker in caretakers:
+                if caretaker.is_alive():  # not so if an interruption came before it was started
+                    caretaker.join()
 
 
 class _Search:
@@ -80,56 +83,37 @@ class _Search:
             return next(self._queries, None)
 
 
-class _Worker(threading.Thread):
-    """Looks after one subprocess."""
+class _Caretaker(threading.Thread):
+    """Looks after one worker: hands it sequences and what the others have linked."""
 
-    def __init__(
-        self, search: _Search, descriptor: int, layout: str, events: queue.SimpleQueue[list[Link] | SplitError]
-    ):
+    def __init__(self, search: _Search, worker: Worker, events: queue.SimpleQueue[list[Link] | SplitError]):
         super().__init__(daemon=True)
+        self.worker = worker
         self._search = search
-        self._descriptor = descriptor
-        self._layout = layout
         self._events = events
-        self._process: subprocess.Popen[str] | None = None
-        self._stopped = False
-        self._lock = threading.Lock()
 
     def run(self) -> None:
         try:
-            with self._lock:
-                if self._stopped:
-                    return
-                self._process = start_worker(
-                    __name__, (str(self._descriptor), self._layout), pass_fds=(self._descriptor,)
-                )
-            with self._process as process:
-                self._converse(process)
+            self._converse(*self.worker.pipes())
+        except WorkerStopped:
+            pass
         except OSError as error:
             self._events.put(_failed(f"cannot run ({first_line(error)})"))
+        finally:
+            self.worker.close()
 
-    def stop(self) -> None:
-        """End the subprocess at once."""
-        with self._lock:
-            self._stopped = True
-            if self._process is not None:
-                self._process.kill()
-
-    def _converse(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None and process.stdout is not None
+    def _converse(self, requests: IO[str], replies: IO[str]) -> None:
         told = 0
         while (query := self._search.next_query()) is not None:
             news = self._search.links[told:]
             told += len(news)
             reply = ""
             with contextlib.suppress(BrokenPipeError):  # it has died, which its exit status tells more about
-                process.stdin.write(json.dumps([query, news]) + "\n")
-                process.stdin.flush()
-                reply = process.stdout.readline()
+                requests.write(json.dumps([query, news]) + "\n")
+                requests.flush()
+                reply = replies.readline()
             if not reply:
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
-                self._events.put(_failed(how_it_ended(process.wait())))
+                self._events.put(_failed(how_it_ended(self.worker.close())))
                 return
             links = [(first, second) for first, second in json.loads(reply)["links"]]
             self._search.links += links
@@ -140,14 +124,15 @@ def _failed(how: str) -> SplitError:
     return SplitError(f"a process that groups sequences by similarity {how}; {_INSTEAD}")
 
 
-def _write(index: WordIndex, file: IO[bytes]) -> str:
+def _write(index: WordIndex, file: io.FileIO) -> str:
     """Write the arrays of an index one after another, and tell where each of them is."""
     layout = {}
     for name, array in index.arrays.items():
         file.seek(-file.tell() % array.itemsize, os.SEEK_CUR)
         layout[name] = (array.dtype.str, len(array), file.tell())
-        file.write(np.ascontiguousarray(array).data)
-    file.flush()
+        left = np.ascontiguousarray(array).view(np.uint8).data
+        while left:
+            left = left[file.write(left) :]
     return json.dumps(layout)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,7 +13,7 @@ from typing import Any
 
 from .errors import CacheError, CacheInterrupted
 from .shards import make_shard
-from .subprocesses import begin_to_serve, how_it_ended, start_worker
+from .subprocesses import Worker, WorkerStopped, begin_to_serve, how_it_ended
 
 POLL_SECONDS = 0.1
 # Signals by which a process dies of its own fault. Any other one was sent by someone and says nothing about the file.
@@ -69,10 +67,10 @@ def _make_in_workers(
     for task in tasks:
         waiting.put(task)
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    workers = [_Worker(waiting, events) for _ in range(min(num_workers, len(tasks)))]
+    caretakers = [_Caretaker(waiting, events) for _ in range(min(num_workers, len(tasks)))]
     try:
-        for worker in workers:
-            worker.start()
+        for caretaker in caretakers:
+            caretaker.start()
         unfinished = len(tasks)
         while unfinished:
             if should_stop():
@@ -94,77 +92,48 @@ def _make_in_workers(
                 unfinished -= 1
                 yield value
     finally:
-        for worker in workers:
-            worker.stop()
-        for worker in workers:
-            if worker.is_alive():  # not so if an interruption came before it was started
-                worker.join()
+        for caretaker in caretakers:
+            caretaker.worker.stop()
+        for caretaker in caretakers:
+            if caretaker.is_alive():  # not so if an interruption came before it was started
+                caretaker.join()
 
 
-class _Worker(threading.Thread):
-    """Looks after one subprocess: hands it tasks, starts another if it crashes."""
+class _Caretaker(threading.Thread):
+    """Looks after one worker: hands it tasks, starts another if it crashes."""
 
     def __init__(self, waiting: queue.SimpleQueue[Task], events: queue.SimpleQueue[tuple[str, Any]]):
         super().__init__(daemon=True)
+        self.worker = Worker(__name__)
         self._waiting = waiting
         self._events = events
-        self._process: subprocess.Popen[str] | None = None
-        self._stopped = False
-        self._lock = threading.Lock()
 
     def run(self) -> None:
         try:
-            while not self._stopped:
+            while not self.worker.stopped:
                 try:
                     task = self._waiting.get_nowait()
                 except queue.Empty:
                     break
                 self._events.put(("done", (task, self._make(task))))
+        except WorkerStopped:
+            pass
         except (CacheError, OSError) as error:
-            if not self._stopped:
+            if not self.worker.stopped:
                 known = isinstance(error, CacheError)
                 self._events.put(("error", error if known else CacheError(f"a worker process cannot run: {error}")))
         finally:
-            self._close_process()
-
-    def stop(self) -> None:
-        """End the subprocess at once. What it was writing has a temporary name."""
-        with self._lock:
-            self._stopped = True
-            if self._process is not None:
-                self._process.kill()
-
-    def _close_process(self) -> int:
-        """Exit status, after the subprocess has ended or has been told to by closing its input."""
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return 0
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # what was not sent to a dead process
-            process.stdin.close()
-        status = process.wait()
-        process.stdout.close()
-        return status
-
-    def _start_process(self) -> subprocess.Popen[str]:
-        with self._lock:
-            if self._stopped:
-                raise CacheError("stopped")
-            if self._process is None:
-                self._process = start_worker(__name__)
-            return self._process
+            self.worker.close()
 
     def _make(self, task: Task) -> Result:
         crashes: dict[str, str] = {}
         while True:
-            process = self._start_process()
-            assert process.stdin is not None and process.stdout is not None
+            requests, replies = self.worker.pipes()
             reading: int | None = None
             try:
-                process.stdin.write(json.dumps({**task, "crashes": crashes}) + "\n")
-                process.stdin.flush()
-                for line in process.stdout:
+                requests.write(json.dumps({**task, "crashes": crashes}) + "\n")
+                requests.flush()
+                for line in replies:
                     message = json.loads(line)
                     if "item" in message:
                         reading = message["item"]
@@ -175,7 +144,7 @@ class _Worker(threading.Thread):
                         return message["result"]
             except BrokenPipeError:
                 pass  # it died before it took the task, which its exit status tells more about
-            status = self._close_process()
+            status = self.worker.close()
             if -status not in CRASH_SIGNALS or reading is None:
                 raise CacheError(_death(status, task, reading))
             crashes[str(reading)] = f"the reader crashed on it ({signal.Signals(-status).name})"

@@ -6,13 +6,15 @@ them), and when one crashes a pool does not tell at what. What they do is left t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import IO, Any
 
 START = (
     "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); importlib.import_module(sys.argv[1]).serve()"
@@ -24,8 +26,12 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start_worker(module: str, arguments: Sequence[str] = (), pass_fds: Sequence[int] = ()) -> subprocess.Popen[str]:
-    """Start a subprocess that runs `serve()` of a module.
+class WorkerStopped(Exception):
+    """A worker was told to stop before it was started."""
+
+
+class Worker:
+    """One subprocess that runs `serve()` of a module. One thread talks to it, and any other may stop it.
 
     Parameters
     ----------
@@ -33,17 +39,65 @@ def start_worker(module: str, arguments: Sequence[str] = (), pass_fds: Sequence[
     arguments : what `serve` finds in `sys.argv[3:]`
     pass_fds : file descriptors that stay open in it
     """
-    return subprocess.Popen(
-        # An empty entry, as in interactive sessions, is the folder of the moment.
-        [sys.executable, "-c", START, module, json.dumps([os.path.abspath(path) for path in sys.path]), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"},
-        start_new_session=True,  # Ctrl-C is for the main process alone
-        pass_fds=pass_fds,
-    )
+
+    def __init__(self, module: str, arguments: Sequence[str] = (), pass_fds: Sequence[int] = ()):
+        self._module = module
+        self._arguments = arguments
+        self._pass_fds = pass_fds
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
+    def pipes(self) -> tuple[IO[str], IO[str]]:
+        """Where it reads and where it writes, after starting it if it does not run.
+
+        Raises
+        ------
+        WorkerStopped : it is not to run any more
+        OSError : it cannot be started
+        """
+        with self._lock:
+            if self._stopped:
+                raise WorkerStopped
+            if self._process is None:
+                # An empty entry, as in interactive sessions, is the folder of the moment.
+                path = json.dumps([os.path.abspath(entry) for entry in sys.path])
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", START, self._module, path, *self._arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                    env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"},
+                    start_new_session=True,  # Ctrl-C is for the main process alone
+                    pass_fds=self._pass_fds,
+                )
+            assert self._process.stdin is not None and self._process.stdout is not None
+            return self._process.stdin, self._process.stdout
+
+    def stop(self) -> None:
+        """End the subprocess at once, and start none any more."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> int:
+        """Exit status, after the subprocess has ended or has been told to by closing its input."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return 0
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # what was not sent to a dead process
+            process.stdin.close()
+        status = process.wait()
+        process.stdout.close()
+        return status
 
 
 def begin_to_serve() -> Callable[..., None]:
