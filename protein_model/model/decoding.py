@@ -8,7 +8,8 @@ worked on in blocks that stay in the processor's cache. What more can be kept fr
 
 The result for a residue depends neither on its place nor on what else is computed with it: all matrix products are
 batches of products of one shape, of the edges of one residue or of `ROWS` residues. On a GPU, where the kernel depends
-on the size of the batch as well, all batches have the same size, the last one filled up.
+on the size of the batch as well, all batches have the same size, the last one filled up. On a CPU, several threads
+share one product, which rounds it in another way, where there are fewer products than threads; so there never are.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class SequenceDecoder:
         self._layers: list[ResidueUpdate] = list(denoiser.layers)  # type: ignore[arg-type]
         on_gpu = encoded.edges.device.type == "cuda"
         self._block = GPU_BLOCK if on_gpu else CPU_BLOCK * torch.get_num_threads()
-        self._filled_to = GPU_BLOCK if on_gpu else 1
+        self._fewest, self._multiple = (GPU_BLOCK, GPU_BLOCK) if on_gpu else (torch.get_num_threads(), 1)
         self._hidden = encoded.residues.shape[-1]
         # Sums over neighbours are divided by the number that the model was made for, as in `ResidueUpdate`.
         self._weights = encoded.present.to(encoded.edges.dtype) / self._layers[0].num_neighbors
@@ -204,8 +205,8 @@ class SequenceDecoder:
         return torch.cat(results) if len(results) != 1 else results[0]
 
     def _filled(self, rows: Tensor) -> Tensor:
-        """Rows, the last one repeated up to a whole block where that matters; rows computed twice change nothing."""
-        return in_whole_blocks(rows, self._filled_to)
+        """Rows, the last one repeated where their number matters; rows computed twice change nothing."""
+        return in_whole_blocks(rows, self._multiple if len(rows) > self._fewest else self._fewest)
 
 
 def in_whole_blocks(rows: Tensor, size: int) -> Tensor:
