@@ -1,6 +1,6 @@
 """Which checkpoint a launch goes on from, what a resume changes, and what becomes of the schedule.
 
-Everything here happens before anything is loaded; loading itself is left to `trainer`, verifying to `checkpoints`.
+Everything here happens before anything is loaded; loading itself is left to `restoring`, verifying to `checkpoints`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import copy
 import enum
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,46 +20,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    broadcast_object_list,
-    gather_object,
-)
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers.utils.logging import disable_progress_bar
 
 from ..data.batching import shards_per_process
 from ..data.cache import CacheInterrupted
 from ..data.storage import write_atomically
-from ..model.configuration import RESIDUE_LETTERS
+from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel, parameter_count
 from ..processor import flush_denormals
 from ..randomness import derived_seed
-from .arguments import GivenOptions, Settings, refuse_addresses
+from .accelerating import accelerator_of, choose_deterministic_algorithms, refuse_impossible_order, timeout_seconds
+from .arguments import GivenOptions, refuse_addresses
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder
 from .compiling import compile_network, refuse_impossible_compilation
 from .curves import draw_loss_curve
-from .description import lines_about, package_versions, run_description, schedule_text
+from .description import lines_about, package_versions, run_description
 from .divergence import DivergencePolicy, RunDiverged
+from .epoch_records import epoch_entry, epoch_line, shown_designs
 from .fused_layer import fuse_layers
 from .fusing import refuse_impossible_fusion
 from .hub import publisher_of
-from .launching import (
-    LaunchError,
-    Whereabouts,
-    process_group_options,
-    refuse_different_data,
-)
+from .launching import Whereabouts, refuse_different_data
 from .layout import SETTINGS_FILE
 from .mirror import mirror_of
 from .preparation import TrainingData, build_optimizer, model_configuration, prepare_data
-from .progress import BestValidation, LossHistory, TrainingProgress, loss_at_noise
+from .progress import BestValidation, LossHistory, TrainingProgress
 from .records import HISTORY_FILE, write_history
 from .reporting import LOG_FILE, Console, EpochProgress
+from .restoring import Registered, restore
 from .resuming import SavedRun, compare, find_saved_run, planned_schedule
 from .saving import CheckpointWriter, RunState, help_snapshot, load_state
-from .sharding import divide_on_cpus, gather_for_parts, sharding_of_launch
+from .sharding import gather_for_parts
 from .signals import StopRequest, shielded
 from .starting import architecture_options, starting_model
 from .stepping import OptimizerSteps
@@ -124,30 +116,22 @@ class Trainer:
         disable_progress_bar()  # the library's own, one for each file that it reads or writes
         self._launched = time.monotonic()
         self.stop = stop if stop is not None else StopRequest()  # one without a signal is false
-        self.accelerator = _accelerator(given)
+        self.accelerator = accelerator_of(given)
         joined()
         self.console = Console(self.accelerator.is_main_process)
         self.whereabouts = Whereabouts(
-            self.accelerator.process_index, self.accelerator.num_processes, self.console.tell, _timeout_seconds(given)
+            self.accelerator.process_index, self.accelerator.num_processes, self.console.tell, timeout_seconds(given)
         )
         self.whereabouts.at("looking for a checkpoint")
         saved = find_saved_run(self.accelerator, given, self.console.say)
         self.settings = settings = (
             given.resolve(saved.settings) if saved else given.resolve(settled=architecture_options(given))
         )
-        if settings.deterministic and self.accelerator.is_fsdp2:
-            raise LaunchError(
-                "--deterministic sums the gradients of all weights in one order, which no process can where each has a "
-                "slice of them (FSDP2): give --deterministic False, or launch with accelerate_configs/multi_gpu_8.yaml"
-            )
+        refuse_impossible_order(self.accelerator, settings.deterministic)
         self.whereabouts.at("trying the compiler")
         refuse_impossible_compilation(self.accelerator, settings.compile)
         refuse_impossible_fusion(self.accelerator, settings)
-        if settings.deterministic or self.accelerator.device.type == "cpu":
-            # On several threads even a CPU adds up gathered gradients in the order in which threads arrive.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=self.accelerator.device.type != "cpu")
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        choose_deterministic_algorithms(self.accelerator, settings.deterministic)
         self.save_dir = save_folder(given.values.get("resume_from"), given.values.get("save_dir"))
         self.store = CheckpointStore(self.save_dir)
         self.tracking = Tracking(
@@ -166,15 +150,7 @@ class Trainer:
             compare(saved, config, self._run_description(), self.console.say)
 
         torch.manual_seed(derived_seed(settings.seed, "weights"))
-        if saved is None and settings.start_from is not None:
-            with self.accelerator.local_main_process_first():  # a download is made once
-                network = starting_model(settings.start_from, settings.dropout)
-            self.console.say(f"Begins with the weights of {settings.start_from}")
-        else:
-            network = ProteinModel(config)
-        network.encoder.recompute = settings.gradient_checkpointing
-        if settings.fused_layers:
-            fuse_layers(network)
+        network = self._build_network(config, saved is not None)
         optimizer = build_optimizer(network, settings.weight_decay, self.accelerator.device)
         self.model, self.optimizer, self.train_loader, self.validation_loader = self.accelerator.prepare(
             network, optimizer, self.data.train_loader, self.data.validation_loader
@@ -188,13 +164,8 @@ class Trainer:
         self.history = LossHistory()
         self.best = BestValidation()
         self.average = WeightAverage(self.network, settings.ema_decay)
-        self.registered: dict[str, Any] = {
-            "progress": self.progress,
-            "loss_history": self.history,
-            "best_validation": self.best,
-            "weight_average": self.average,
-        }
-        self.accelerator.register_for_checkpointing(*self.registered.values())
+        self.registered = Registered(self.progress, self.history, self.best, self.average)
+        self.accelerator.register_for_checkpointing(*self.registered.by_name().values())
         self.writer = CheckpointWriter(
             self.accelerator, config, self.average, self.store, package_versions(), self.console.say
         )
@@ -212,7 +183,7 @@ class Trainer:
         self._went_back = False
 
         if saved is not None:
-            self._load(saved)
+            self._go_on_from(saved)
         self._resumed_from = saved.point.folder if saved is not None else None
         if not settings.dry_run and self.accelerator.is_main_process:
             self._begin_save_dir()
@@ -241,6 +212,19 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             refuse_different_data(gather_object([data.cache.fingerprint]), self.settings.pdb_path)
         return data
+
+    def _build_network(self, config: ProteinModelConfig, resumed: bool) -> ProteinModel:
+        settings = self.settings
+        if settings.start_from is not None and not resumed:
+            with self.accelerator.local_main_process_first():  # a download is made once
+                network = starting_model(settings.start_from, settings.dropout)
+            self.console.say(f"Begins with the weights of {settings.start_from}")
+        else:
+            network = ProteinModel(config)
+        network.encoder.recompute = settings.gradient_checkpointing
+        if settings.fused_layers:
+            fuse_layers(network)
+        return network
 
     # ------------------------------------------------------------------ the run
 
@@ -458,49 +442,17 @@ class Trainer:
     def _record(self, result: ValidationResult) -> bool:
         """Write the finished epoch into history, files and console. True if it is the best so far."""
         self.progress.epoch_sums = self.steps.collect_sums()
-        sums, epoch = self.progress.epoch_sums, self.progress.epoch
-        scored = max(sums["scored"], 1.0)
-        entry = {
-            "epoch": epoch,
-            "step": self.progress.step,
-            "train_loss": sums["nll"] / scored,
-            "train_recovery": sums["correct"] / scored,
-            "validation_loss": result.loss,
-            "one_shot_perplexity": result.one_shot_perplexity,
-            "one_shot_recovery": result.one_shot_recovery,
-            "learning_rate": self.schedule.rate(self.progress.step - 1),
-            "seconds": sums["seconds"],
-            "residues_per_second": sums["residues"] / max(sums["seconds"], 1e-9),
-        }
-        for number, loss in enumerate(result.loss_by_noise):
-            if math.isfinite(loss):
-                entry[loss_at_noise(number)] = loss
+        epoch = self.progress.epoch
+        entry = epoch_entry(self.progress, result, self.schedule.rate(self.progress.step - 1))
         self.history.epochs.append(entry)
         improved = self.best.update(result.loss, epoch, self.settings.early_stopping_min_delta)
         self.progress.epochs_recorded = epoch
         self.progress.start_epoch()
         if self.accelerator.is_main_process:
             self._write_history()
-            self.tracking.epoch(entry, self._shown_designs(result))
-        self.console.say(
-            f"epoch {epoch}/{self.settings.epochs}  train loss {entry['train_loss']:.4f}  "
-            f"validation loss {result.loss:.4f} nats/residue{' (best)' if improved else ''}  "
-            f"one-shot perplexity {result.one_shot_perplexity:.2f}  recovery {100 * result.one_shot_recovery:.1f} %  "
-            f"{entry['residues_per_second']:,.0f} residues/s"
-        )
+            self.tracking.epoch(entry, shown_designs(result, self.data.cache))
+        self.console.say(epoch_line(entry, self.settings.epochs, improved))
         return improved
-
-    def _shown_designs(self, result: ValidationResult) -> str:
-        """Native sequences over those that the model predicts at once from the backbone alone."""
-        lines = []
-        for row, tokens in result.examples:
-            predicted = "".join(RESIDUE_LETTERS[token] for token in tokens.tolist())
-            lines += [
-                self.data.cache.names[row],
-                f"  native    {self.data.cache.sequence(row)}",
-                f"  predicted {predicted}",
-            ]
-        return "\n".join(lines)
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.early_stopping_patience
@@ -538,7 +490,7 @@ class Trainer:
             model=self.network.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scaler=None if scaler is None else scaler.state_dict(),
-            registered={name: value.state_dict() for name, value in self.registered.items()},
+            registered={name: value.state_dict() for name, value in self.registered.by_name().items()},
         )
 
     def _stop_here(self) -> None:
@@ -611,90 +563,27 @@ class Trainer:
         self.accelerator.gradient_accumulation_steps = 1
         return shards, micro_steps
 
-    def _load(self, saved: SavedRun) -> None:
+    def _go_on_from(self, saved: SavedRun) -> None:
         """Load the state and put the run where the checkpoint stands."""
-        folder, settings, say = saved.point.folder, self.settings, self.console.say
-        if saved.point.manifest.registered != list(self.registered):
-            raise CheckpointError(
-                f"{folder} registers {', '.join(saved.point.manifest.registered)}, but this version of the package "
-                f"{', '.join(self.registered)}"
-            )
-        steps_per_epoch = self.progress.steps_per_epoch
-        fresh_optimizer = self.optimizer.state_dict() if settings.reset_optimizer else None
-        load_state(self.accelerator, self.network, str(folder / STATE_FOLDER))
-        if fresh_optimizer is not None:
-            self.optimizer.load_state_dict(fresh_optimizer)
-            say("The optimizer state is new (--reset_optimizer).")
-        for group, decay in zip(self.optimizer.param_groups, (settings.weight_decay, 0.0), strict=True):
-            group["weight_decay"] = decay
-        # These are settings of this launch, although they are written with the state.
-        self.average.decay, self.progress.seed = settings.ema_decay, settings.seed
-        progress, old_steps = self.progress, self.progress.steps_per_epoch
-        # A file of another program may tell no more than epochs.
-        steps_known = saved.description["data"]["steps_per_epoch"] is not None
-        if old_steps != steps_per_epoch:
-            begun = progress.step - progress.epochs_recorded * old_steps
-            progress.step = progress.epochs_recorded * steps_per_epoch
-            progress.steps_per_epoch = steps_per_epoch
-            progress.start_epoch()
-        if old_steps != steps_per_epoch and steps_known:
-            say(
-                f"WARNING: an epoch has {steps_per_epoch:,} optimizer steps now, {old_steps:,} before"
-                + (f"; the {begun:,} steps of the unfinished epoch are done again" if begun else "")
-            )
-        self.steps.restart_sums(self.progress.epoch_sums)
-        validation_set = self._run_description()["data"]["validation_set"]
-        if saved.description["data"].get("validation_set", validation_set) != validation_set:
-            self.best.forget()
-        fraction = progress.step / steps_per_epoch
-        if progress.epochs_recorded and not self.history.epochs:
-            say(
-                f"WARNING: {folder} has no loss history: the loss curve starts anew at epoch "
-                f"{progress.epochs_recorded + 1}"
-            )
-        before, after = saved.schedule if steps_known else self.schedule, self.schedule
-        if before != after:
-            say(
-                f"Changed on resume: schedule: {schedule_text(before, steps_per_epoch)} in the checkpoint, "
-                f"{schedule_text(after, steps_per_epoch)} now"
-            )
-        say(
-            f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
-            f"{progress.epochs_recorded + 1}"
-            + (f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else "")
-            + f" of {settings.epochs}; {len(self.history.column('train_loss'))} epochs in the train history, "
-            f"{len(self.history.column('validation_loss'))} in the validation history; best validation loss "
-            f"{self.best.loss:.4f} nats/residue (epoch {self.best.epoch}); learning rate "
-            f"{before.rate(max(progress.step - 1, 0)):.3e} -> {after.rate(progress.step):.3e}"
+        restore(
+            self.accelerator,
+            self.network,
+            self.optimizer,
+            self.registered,
+            saved,
+            self.settings,
+            self.schedule,
+            self._run_description()["data"],
+            self.console.say,
         )
-        if settings.dry_run:
+        self.steps.restart_sums(self.progress.epoch_sums)
+        if self.settings.dry_run:
             return
-        self.history.resumes.append({"step": progress.step, "epoch": fraction, "checkpoint": str(folder)})
         if self.accelerator.is_main_process:
-            for path in self.store.set_aside_after(progress.step):
+            for path in self.store.set_aside_after(self.progress.step):
                 self._went_back = True
-                say(f"Set aside, later than the checkpoint resumed from: {path}")
+                self.console.say(f"Set aside, later than the checkpoint resumed from: {path}")
         self.accelerator.wait_for_everyone()
-
-
-def _accelerator(given: GivenOptions) -> Accelerator:
-    sharding = sharding_of_launch()
-    accelerator = Accelerator(
-        mixed_precision=given.values.get("mixed_precision"),
-        dataloader_config=DataLoaderConfiguration(even_batches=False, non_blocking=True),
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-            process_group_options(_timeout_seconds(given)),
-        ],
-        fsdp_plugin=sharding,
-    )
-    divide_on_cpus(accelerator, sharding)
-    return accelerator
-
-
-def _timeout_seconds(given: GivenOptions) -> float:
-    """Needed before the options of a resumed run are known, and not taken from its checkpoint."""
-    return 60.0 * given.values.get("timeout_minutes", Settings.timeout_minutes)
 
 
 __all__ = ["RunDiverged", "RunStopped", "Trainer", "TrainingResult"]
