@@ -39,11 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     from ..inference.processes import Processes
     from ..inference.sampling import SamplingSettings, settings_for
-    from ..structures import find_structure_files
+    from ..structures import find_structure_files, missing_files
 
     folder = find_model(options.model)
     by_name = {} if options.constraints is None else read_constraints_file(options.constraints)
-    inputs = design_inputs(find_structure_files(options.pdb_path), given_constraints(options), by_name)
+    inputs = design_inputs(
+        find_structure_files(options.pdb_path), given_constraints(options), by_name, missing_files(options.pdb_path)
+    )
     processes = Processes()
     model = load_model(folder, processes.device)
     sampling = [

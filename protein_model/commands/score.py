@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.processes import Processes
     from ..inference.score_files import TABLE_CSV, ScoreSettings, score_file
     from ..inference.scoring import checked_likelihood
-    from ..structures import find_structure_files, structure_name
+    from ..structures import find_structure_files, missing_files, structure_name
 
     folder = find_model(options.model)
     if (options.out_dir / TABLE_CSV).exists():
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         tuple(options.mutations),
     )
     files = find_structure_files(options.pdb_path)
+    missing = missing_files(options.pdb_path)
     names = [structure_name(file) for file in files]
     given, problems = None, list[str]()
     if options.sequences is not None:
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     progress.start(len(own), "structure")
     for number, (file, name, stem) in own:
         try:
+            if file in missing:
+                raise UserError(missing[file])
             records = None if given is None else given[name]
             results.append((number, *score_file(model, file, stem, records, settings, options.out_dir)))
         except (UserError, OSError) as error:

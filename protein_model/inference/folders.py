@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError
@@ -88,11 +89,13 @@ class DesignInput:
     path : the file
     stem : name of its outputs, without ending; distinct among the inputs of a run
     constraints : their names and values, as in a constraints file
+    problem : why there is nothing to read at `path`, where that is known; empty where it is not
     """
 
     path: Path
     stem: str
     constraints: Mapping[str, Any]
+    problem: str = ""
 
     @property
     def digest(self) -> str:
@@ -110,7 +113,10 @@ class Failure:
 
 
 def design_inputs(
-    files: Sequence[Path], for_all: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]
+    files: Sequence[Path],
+    for_all: Mapping[str, Any],
+    by_name: Mapping[str, Mapping[str, Any]],
+    problems: Mapping[Path, str] = MappingProxyType({}),
 ) -> list[DesignInput]:
     """Inputs with their constraints.
 
@@ -120,6 +126,7 @@ def design_inputs(
     for_all : constraints on every input
     by_name : contents of a constraints file; its entry for an input counts more than its entry `*`, and that more than
         `for_all`, name by name
+    problems : of those files that there is nothing to read at, as `structures.missing_files` gives them
 
     Raises
     ------
@@ -133,7 +140,7 @@ def design_inputs(
     stems = output_names(files)
     common = {**for_all, **by_name.get(ALL_INPUTS, {})}
     return [
-        DesignInput(file, stem, {**common, **by_name.get(name, {})})
+        DesignInput(file, stem, {**common, **by_name.get(name, {})}, problems.get(file, ""))
         for file, name, stem in zip(files, names, stems, strict=True)
     ]
 
@@ -281,6 +288,8 @@ def _batches(
     waiting: dict[tuple[float, ...], list[_Job]] = {}
     for entry in inputs:
         try:
+            if entry.problem:
+                raise UserError(entry.problem)
             if _is_done(entry, folder):
                 advance(entry, f"{entry.path}: designed before", False)
                 continue

@@ -310,6 +310,17 @@ def test_options_that_are_refused(run, capsys, options, message):
     assert status == 2 and message in capsys.readouterr().err and not out.exists()
 
 
+def test_a_listed_file_that_is_not_there_is_named_by_its_line(run, tmp_path, capsys):
+    paths = tmp_path / "paths.txt"
+    paths.write_text(f"{EXAMPLES / '5PTI.cif.gz'}\nabsent.pdb\n")
+    status, out = run(paths)
+    told = f"{paths}, line 2: there is no file {tmp_path / 'absent.pdb'}; correct the line or remove it"
+    errors = capsys.readouterr().err
+    assert status == 1 and f"WARNING: {told}" in errors and "Errno" not in errors
+    assert [bool(row["error"]) for row in rows_of(out)] == [False, False, True]
+    assert rows_of(out)[-1]["error"].startswith(told)
+
+
 def test_an_output_that_cannot_be_a_folder_is_refused(run, tmp_path, capsys):
     (tmp_path / "file").touch()
     for out, reason in (("file", "File exists"), ("file/below", "Not a directory")):

@@ -121,6 +121,15 @@ def test_refused(run, tmp_path, capsys):
     assert "no folder that results can be written to (Not a directory)" in capsys.readouterr().err
 
 
+def test_a_listed_file_that_is_not_there_is_named_by_its_line(run, tmp_path, capsys):
+    paths = tmp_path / "paths.txt"
+    paths.write_text(f"{EXAMPLES / '5PTI.cif.gz'}\nabsent.pdb\n")
+    status, out = run(paths, "--num_draws", "1")
+    told = f"{paths}, line 2: there is no file {tmp_path / 'absent.pdb'}; correct the line or remove it"
+    assert status == 1 and f"WARNING: {told}" in capsys.readouterr().err
+    assert rows_of(out / "scores.csv")[1]["error"].startswith(told)
+
+
 def test_two_processes_do_what_one_does(run, tiny_model_folder, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
