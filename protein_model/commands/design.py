@@ -42,16 +42,17 @@ def main(arguments: Sequence[str]) -> int:
     from ..structures import find_structure_files, missing_files
 
     folder = find_model(options.model)
+    asked = [
+        SamplingSettings(temperature, _steps(options), options.order, options.remask, options.seed)
+        for temperature in options.temperature
+    ]
     by_name = {} if options.constraints is None else read_constraints_file(options.constraints)
     inputs = design_inputs(
         find_structure_files(options.pdb_path), given_constraints(options), by_name, missing_files(options.pdb_path)
     )
     processes = Processes()
     model = load_model(folder, processes.device)
-    sampling = [
-        settings_for(model, SamplingSettings(temperature, _steps(options), options.order, options.remask, options.seed))
-        for temperature in options.temperature
-    ]
+    sampling = [settings_for(model, how) for how in asked]
     settings = RunSettings(
         model=folder.resolve().name,
         model_digest=model_digest(folder),

@@ -71,7 +71,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.num_sequences < 1:
-            raise SamplingError(f"the number of sequences must be at least 1, but is {self.num_sequences}")
+            raise SamplingError(f"--num_sequences must be at least 1, but is {self.num_sequences}")
         if len(set(self.temperatures)) < len(self.temperatures):
             raise SamplingError(f"--temperature {' '.join(map(str, self.temperatures))}: one is there twice")
 
@@ -136,7 +136,7 @@ def design_inputs(
     for name in by_name:
         if name != ALL_INPUTS and name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-            raise UserError(f"constraints: there is no input {name!r}; the nearest are {', '.join(near)}")
+            raise UserError(f"--constraints: there is no input {name!r}; the nearest are {', '.join(near)}")
     stems = output_names(files)
     common = {**for_all, **by_name.get(ALL_INPUTS, {})}
     return [
@@ -319,7 +319,7 @@ def _is_done(entry: DesignInput, folder: Path) -> bool:
 
 
 def _job(entry: DesignInput, settings: RunSettings) -> _Job:
-    constraints: Constraints = constraints_from(entry.constraints, structure_name(entry.path))
+    constraints: Constraints = constraints_from(entry.constraints, f"{structure_name(entry.path)}: ")
     structure = read_structure(entry.path)
     plan = design_plan(structure, constraints)
     refuse_nothing_to_design(structure, plan)

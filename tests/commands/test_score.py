@@ -115,7 +115,7 @@ def test_refused(run, tmp_path, capsys):
     status, out = run(path, "--fixed", "A99", out="third")
     assert status == 1 and "the nearest are A56, A57, A58" in rows_of(out / "scores.csv")[0]["error"]
     status, out = run(path, "--num_draws", "0", out="fourth")
-    assert status == 2 and "draws must be at least 1, but is 0" in capsys.readouterr().err and not out.exists()
+    assert status == 2 and "--num_draws must be at least 1, but is 0" in capsys.readouterr().err and not out.exists()
     (tmp_path / "file").touch()
     assert run(path, out="file/below")[0] == 2
     assert "no folder that results can be written to (Not a directory)" in capsys.readouterr().err
