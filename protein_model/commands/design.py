@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..which_model import find_model, model_digest
+from ..wording import counted
 from .constraint_options import OptionError, add_design_options, add_selection_options, given_constraints
 from .model_option import add_model_option
 
@@ -84,7 +85,8 @@ def main(arguments: Sequence[str]) -> int:
     if processes.first:
         write_table(inputs, failures, settings, options.out_dir)
         print(
-            f"{options.out_dir / TABLE_CSV}: {len(inputs) - len(failures):,} of {len(inputs):,} structures designed"
+            f"{options.out_dir / TABLE_CSV}: {len(inputs) - len(failures):,} of "
+            f"{counted(len(inputs), 'structure')} designed"
             + (f", {len(failures):,} not, for the reasons given there" if failures else "")
         )
     processes.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..which_model import find_model, model_digest
+from ..wording import counted
 from .constraint_options import OptionError, add_selection_options
 from .model_option import add_model_option
 
@@ -90,7 +91,7 @@ def _tell(rows: list[dict[str, Any]], problems: list[str], out_dir: Path, settin
     scored = [row for row in rows if "error" not in row]
     for row in scored:
         print(_line(row))
-    print(f"{out_dir / TABLE_CSV}: {len(scored):,} sequences scored, {len(problems):,} problems")
+    print(f"{out_dir / TABLE_CSV}: {counted(len(scored), 'sequence')} scored, {counted(len(problems), 'problem')}")
 
 
 def _line(row: dict[str, Any]) -> str:

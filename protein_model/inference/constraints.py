@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import UserError
 from ..structures import RESIDUE_LETTERS, UNKNOWN_RESIDUE, Structure
 from ..structures.selections import SelectionError, residue_name, select_rows
+from ..wording import counted
 
 NUM_RESIDUE_TYPES = 20
 DESIGNED = -1  # in `DesignPlan.fixed_type`
@@ -282,8 +283,8 @@ def _fixed_types(structure: Structure, constraints: Constraints, excluded: np.nd
         rows = np.flatnonzero(structure.chain_index == structure.chain_ids.index(chain))
         if len(sequence) != len(rows):
             raise ConstraintError(
-                f"sequence: {structure.name}: that of chain {chain!r} has {len(sequence)} letters, but the chain has "
-                f"{len(rows)} residues"
+                f"sequence: {structure.name}: that of chain {chain!r} has {counted(len(sequence), 'letter')}, but "
+                f"the chain has {counted(len(rows), 'residue')}"
             )
         for row, letter in zip(rows.tolist(), sequence.upper(), strict=True):
             if letter in OPEN_LETTERS:

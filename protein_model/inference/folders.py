@@ -25,6 +25,7 @@ from typing import Any
 from ..errors import UserError
 from ..model.modeling import ProteinModel
 from ..structures import Structure, read_structure, structure_name, write_fasta, write_structure
+from ..wording import counted
 from .constraints import ALL_INPUTS, Constraints, DesignPlan, constraints_from, design_plan
 from .design import DesignResult, refuse_nothing_to_design
 from .records import DesignRecord, native_record, plain_row, read_designs
@@ -362,7 +363,8 @@ def _summary(entry: DesignInput, results: Sequence[DesignResult]) -> str:
     designed = int(results[0].plan.designed.sum())
     total = len(results[0].structure)
     return (
-        f"{entry.path}: {designed:,} of {total:,} residues designed, mean score {score:.3f} nats/residue, {agreement}"
+        f"{entry.path}: {designed:,} of {counted(total, 'residue')} designed, mean score {score:.3f} nats/residue, "
+        f"{agreement}"
     )
 
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..wording import counted
 from .progress import BestValidation, LossHistory, loss_at_noise
 
 TRAIN, VALIDATION, RATE, BEST, RECOVERY, EVENT = "#1f77b4", "#d62728", "#6b6b6b", "#2ca02c", "#2ca02c", "#9467bd"
@@ -60,8 +61,7 @@ def loss_figure(history: LossHistory, best: BestValidation) -> Figure:
     steps = int(history.epochs[-1].get("step", 0))
     seconds = sum(value for value in history.column("seconds") if math.isfinite(value))
     spent = f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
-    noun = "epoch" if int(epochs[-1]) == 1 else "epochs"
-    losses.set_title(f"{int(epochs[-1]):,} {noun}, {steps:,} optimizer steps, {spent} of training")
+    losses.set_title(f"{counted(int(epochs[-1]), 'epoch')}, {counted(steps, 'optimizer step')}, {spent} of training")
 
     rates = history.column("learning_rate")
     rate.plot(epochs, rates, color=RATE, linewidth=1.2, **_markers(epochs))

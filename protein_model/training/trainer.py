@@ -36,6 +36,7 @@ from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
 from ..processor import flush_denormals
 from ..randomness import derived_seed
+from ..wording import counted
 from .arguments import GivenOptions, Settings, refuse_addresses
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder
@@ -282,7 +283,8 @@ class Trainer:
         settings, progress = self.settings, self.progress
         if progress.epochs_recorded >= settings.epochs:
             self.console.say(
-                f"Nothing to do: {progress.epoch} of {settings.epochs} epochs are done; a higher --epochs goes on."
+                f"Nothing to do: {progress.epoch} of {counted(settings.epochs, 'epoch')} done; a higher --epochs goes "
+                "on."
             )
         self._complete_save()
         self.steps.settle_buckets()
@@ -299,7 +301,7 @@ class Trainer:
                 self._end_epoch(result)
         if self._out_of_patience():
             self.console.say(
-                f"Stopped early: no improvement for {self.best.epochs_without_improvement} epochs "
+                f"Stopped early: no improvement for {counted(self.best.epochs_without_improvement, 'epoch')} "
                 f"(--early_stopping_patience {settings.early_stopping_patience})."
             )
         self._insist_on_last_save()
@@ -402,8 +404,9 @@ class Trainer:
         self.history.divergences = divergences
         progress.skipped_steps = sorted(skipped | set(progress.skipped_steps))
         self.console.say(
-            f"WARNING: {refused.what}. Back to {folder}, {refused.step - progress.step:,} optimizer steps are done "
-            "again, and this one is left out (--on_divergence rollback)."
+            f"WARNING: {refused.what}. Back to {folder}, "
+            f"{counted(refused.step - progress.step, 'optimizer step is', 'optimizer steps are')} done again, and this "
+            "one is left out (--on_divergence rollback)."
         )
         return True
 
@@ -604,8 +607,9 @@ class Trainer:
             micro_steps = shards_per_process(shards, processes)
             if asked is not None and asked != micro_steps:
                 self.console.say(
-                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into {shards} shards, "
-                    f"which makes {micro_steps} micro-batches for each of {processes} processes"
+                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into "
+                    f"{counted(shards, 'shard')}, which makes {counted(micro_steps, 'micro-batch', 'micro-batches')} "
+                    f"for {'each of ' if processes > 1 else ''}{counted(processes, 'process', 'processes')}"
                 )
         # Micro-batches are weighted by this trainer; the Accelerator must not divide by their number as well.
         self.accelerator.gradient_accumulation_steps = 1
@@ -639,8 +643,8 @@ class Trainer:
             progress.start_epoch()
         if old_steps != steps_per_epoch and steps_known:
             say(
-                f"WARNING: an epoch has {steps_per_epoch:,} optimizer steps now, {old_steps:,} before"
-                + (f"; the {begun:,} steps of the unfinished epoch are done again" if begun else "")
+                f"WARNING: an epoch has {counted(steps_per_epoch, 'optimizer step')} now, {old_steps:,} before"
+                + (f"; of the unfinished epoch {counted(begun, 'step is', 'steps are')} done again" if begun else "")
             )
         self.steps.restart_sums(self.progress.epoch_sums)
         validation_set = self._run_description()["data"]["validation_set"]
@@ -662,7 +666,7 @@ class Trainer:
             f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
             f"{progress.epochs_recorded + 1}"
             + (f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else "")
-            + f" of {settings.epochs}; {len(self.history.column('train_loss'))} epochs in the train history, "
+            + f" of {settings.epochs}; {counted(len(self.history.epochs), 'epoch')} in the train history, "
             f"{len(self.history.column('validation_loss'))} in the validation history; best validation loss "
             f"{self.best.loss:.4f} nats/residue (epoch {self.best.epoch}); learning rate "
             f"{before.rate(max(progress.step - 1, 0)):.3e} -> {after.rate(progress.step):.3e}"
