@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from ..errors import UserError
@@ -47,7 +48,10 @@ def given_constraints(options: argparse.Namespace) -> dict[str, Any]:
     Raises
     ------
     OptionError : a value is not in the form that the help shows
+    ConstraintError : a value cannot be meant for any structure
     """
+    from ..inference.constraints import constraints_from
+
     entries: dict[str, Any] = {
         "fixed": options.fixed,
         "designed": options.designed,
@@ -70,7 +74,12 @@ def given_constraints(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("sequence", "omit_at", "bias_at", "temperature_at"):
         if len(entries[name]) < len(getattr(options, name)):
             raise OptionError(f"--{name}: the same residues are there twice; join what is said of them")
-    return {name: value for name, value in entries.items() if value}
+    for residues, temperature in entries["temperature_at"].items():
+        if temperature < 0:
+            raise OptionError(f"--temperature_at {residues}: must be at least 0, but is {temperature:g}")
+    entries = {name: value for name, value in entries.items() if value}
+    constraints_from(entries, "--")  # so that what fits no structure is refused once, not for each of them
+    return entries
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -92,6 +101,9 @@ def _biases(text: str, option: str) -> dict[str, float]:
 
 def _number(text: str, option: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise OptionError(f"{option}: {text!r} is no number") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise OptionError(f"{option}: {text!r} is no number")
+    return number

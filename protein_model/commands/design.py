@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..which_model import find_model, model_digest
+from ..wording import counted
 from .constraint_options import OptionError, add_design_options, add_selection_options, given_constraints
 from .model_option import add_model_option
 
@@ -39,17 +40,20 @@ def main(arguments: Sequence[str]) -> int:
     )
     from ..inference.processes import Processes
     from ..inference.sampling import SamplingSettings, settings_for
-    from ..structures import find_structure_files
+    from ..structures import find_structure_files, missing_files
 
     folder = find_model(options.model)
-    by_name = {} if options.constraints is None else read_constraints_file(options.constraints)
-    inputs = design_inputs(find_structure_files(options.pdb_path), given_constraints(options), by_name)
-    processes = Processes()
-    model = load_model(folder, processes.device)
-    sampling = [
-        settings_for(model, SamplingSettings(temperature, _steps(options), options.order, options.remask, options.seed))
+    asked = [
+        SamplingSettings(temperature, _steps(options), options.order, options.remask, options.seed)
         for temperature in options.temperature
     ]
+    by_name = {} if options.constraints is None else read_constraints_file(options.constraints)
+    inputs = design_inputs(
+        find_structure_files(options.pdb_path), given_constraints(options), by_name, missing_files(options.pdb_path)
+    )
+    processes = Processes()
+    model = load_model(folder, processes.device)
+    sampling = [settings_for(model, how) for how in asked]
     settings = RunSettings(
         model=folder.resolve().name,
         model_digest=model_digest(folder),
@@ -81,7 +85,8 @@ def main(arguments: Sequence[str]) -> int:
     if processes.first:
         write_table(inputs, failures, settings, options.out_dir)
         print(
-            f"{options.out_dir / TABLE_CSV}: {len(inputs) - len(failures):,} of {len(inputs):,} structures designed"
+            f"{options.out_dir / TABLE_CSV}: {len(inputs) - len(failures):,} of "
+            f"{counted(len(inputs), 'structure')} designed"
             + (f", {len(failures):,} not, for the reasons given there" if failures else "")
         )
     processes.close()

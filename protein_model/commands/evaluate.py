@@ -132,7 +132,7 @@ def _structures(options: argparse.Namespace, model: Path | None) -> tuple[list[S
     from ..data.chain_set import read_chain_list
     from ..data.sources import is_cache_folder
     from ..inference.evaluation import EvaluationError
-    from ..structures import Structure, StructureError, find_structure_files, read_structure
+    from ..structures import Structure, StructureError, find_structure_files, missing_files, read_structure
 
     if options.split is not None and model is not None:
         from ..training.saved_split import saved_part
@@ -158,7 +158,11 @@ def _structures(options: argparse.Namespace, model: Path | None) -> tuple[list[S
             else:
                 problems.append(f"{options.pdb_path}: {name}: {found}")
         return structures, problems
+    missing = missing_files(options.pdb_path)
     for file in find_structure_files(options.pdb_path):
+        if file in missing:
+            problems.append(missing[file])
+            continue
         try:
             structures.append(read_structure(file))
         except (StructureError, OSError) as error:

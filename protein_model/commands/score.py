@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..which_model import find_model, model_digest
+from ..wording import counted
 from .constraint_options import OptionError, add_selection_options
 from .model_option import add_model_option
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     from ..inference.processes import Processes
     from ..inference.score_files import TABLE_CSV, ScoreSettings, score_file
     from ..inference.scoring import checked_likelihood
-    from ..structures import find_structure_files, structure_name
+    from ..structures import find_structure_files, missing_files, structure_name
 
     folder = find_model(options.model)
     if (options.out_dir / TABLE_CSV).exists():
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         tuple(options.mutations),
     )
     files = find_structure_files(options.pdb_path)
+    missing = missing_files(options.pdb_path)
     names = [structure_name(file) for file in files]
     given, problems = None, list[str]()
     if options.sequences is not None:
@@ -62,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     progress.start(len(own), "structure")
     for number, (file, name, stem) in own:
         try:
+            if file in missing:
+                raise UserError(missing[file])
             records = None if given is None else given[name]
             results.append((number, *score_file(model, file, stem, records, settings, options.out_dir)))
         except (UserError, OSError) as error:
@@ -87,7 +91,7 @@ def _tell(rows: list[dict[str, Any]], problems: list[str], out_dir: Path, settin
     scored = [row for row in rows if "error" not in row]
     for row in scored:
         print(_line(row))
-    print(f"{out_dir / TABLE_CSV}: {len(scored):,} sequences scored, {len(problems):,} problems")
+    print(f"{out_dir / TABLE_CSV}: {counted(len(scored), 'sequence')} scored, {counted(len(problems), 'problem')}")
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..randomness import numpy_generator
+from ..wording import counted
 from .parts import rows_of_parts
 
 PACKING_TRIALS = 3  # orders tried at start-up to find how many steps an epoch needs
@@ -222,8 +223,8 @@ def shards_per_process(shards: int, num_processes: int) -> int:
     if shards % num_processes:
         possible = [str(count) for count in range(1, shards + 1) if shards % count == 0]
         raise BatchingError(
-            f"a step of this run is cut into {shards} shards, which {num_processes} processes cannot share evenly; "
-            f"launch it on {_either(possible)} processes"
+            f"a step of this run is cut into {counted(shards, 'shard')}, which {num_processes} processes cannot share "
+            f"evenly; launch it on {_either(possible)} {'process' if shards == 1 else 'processes'}"
         )
     return shards // num_processes
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..wording import counted
 from .chain_set import LINES_PER_BLOCK
 from .errors import CacheError
 from .index import INDEX_FILES, write_index
@@ -224,5 +225,6 @@ def _nothing_usable(folder: Path, source: str, manifest: Manifest) -> str:
     reasons = "\n".join(count_by_kind(unusable))
     return (
         f"--pdb_path {source}: no structure in it can be used ({manifest.options.unit} as unit, at least "
-        f"{manifest.options.min_length} residues). Reasons, listed file by file in {folder / REPORT_FILE}:\n{reasons}"
+        f"{counted(manifest.options.min_length, 'residue')}). Reasons, listed file by file in "
+        f"{folder / REPORT_FILE}:\n{reasons}"
     )

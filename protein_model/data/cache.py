@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from ..structures import Structure, sequence_of
+from ..wording import counted
 from .addresses import is_address, refuse_password
 from .building import BuildStatistics, bring_up_to_date, remove_unlisted
 from .errors import CacheError, CacheInterrupted, Unusable
@@ -80,7 +81,8 @@ class StructureCache:
         self.unusable: list[Unusable] = manifest.all_unusable()
         self.statistics = statistics
         self._file_count = len({item["path"] for item in manifest.items()})
-        self._item_noun = "blocks of lines" if any(item["length"] for item in manifest.items()) else "files"
+        in_blocks = any(item["length"] for item in manifest.items())
+        self._item_nouns = ("block of lines", "blocks of lines") if in_blocks else ("file", "files")
         self._repeated = manifest.repeated
         self._remote = remote
         filled = [shard for shard in manifest.shards if sum(shard["rows"])]
@@ -165,19 +167,21 @@ class StructureCache:
         counts = self.statistics
         rate = f" ({counts.read / counts.seconds:,.0f}/s)" if counts.read and counts.seconds else ""
         lines = [
-            f"{len(self):,} structures with {int(self.lengths.sum()):,} residues from {self._file_count:,} "
-            f"file{'' if self._file_count == 1 else 's'}, one per {self.options.unit}; {counts.read:,} "
-            f"{self._item_noun} read{rate}, {counts.kept:,} unchanged, {counts.seconds:.1f} s",
+            f"{counted(len(self), 'structure')} with {int(self.lengths.sum()):,} residues from "
+            f"{counted(self._file_count, 'file')}, one per {self.options.unit}; "
+            f"{counted(counts.read, *self._item_nouns)} read{rate}, {counts.kept:,} unchanged, {counts.seconds:.1f} s",
         ]
         if self.renamed:
-            lines.append(f"{self.renamed:,} structures share their name with another one and are told apart by folder")
+            shared = counted(self.renamed, "structure shares its", "structures share their")
+            lines.append(f"{shared} name with another one; told apart by folder")
         if self._repeated:
-            lines.append(f"{self._repeated:,} lines of the list name a file once more; it is used once")
+            repeated = counted(self._repeated, "line of the list names", "lines of the list name")
+            lines.append(f"{repeated} a file once more; it is used once")
         if self.unusable:
             files = len({line.file for line in self.unusable if not line.unit})
             units = sum(bool(line.unit) for line in self.unusable)
             lines.append(
-                f"not used: {files:,} whole files and {units:,} parts of files, "
+                f"not used: {counted(files, 'whole file')} and {counted(units, 'part')} of files, "
                 f"all listed in {self.folder / REPORT_FILE}"
             )
             lines += count_by_kind(self.unusable)
@@ -227,7 +231,7 @@ class StructureCache:
     def _located(self, index: int) -> tuple[RowReader, int]:
         """The shard of a structure, opened, and its row there."""
         if not -len(self) <= index < len(self):
-            raise IndexError(f"the cache has {len(self):,} structures, there is no number {index}")
+            raise IndexError(f"the cache has {counted(len(self), 'structure')}, there is no number {index}")
         place = int(self._order[index])
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         reader = self._readers[number]
@@ -363,7 +367,8 @@ def _open_remote(address: str, cache_dir: Path, stop: Callable[[], bool], displa
     sizes = {folder / shard["file"]: shard["size"] for shard in manifest.shards}
     here = sum(path.exists() for path in sizes)
     display.say(
-        f"{len(cache):,} structures with {int(cache.lengths.sum()):,} residues in {len(sizes):,} shards "
+        f"{counted(len(cache), 'structure')} with {int(cache.lengths.sum()):,} residues in "
+        f"{counted(len(sizes), 'shard')} "
         f"({sum(sizes.values()) / 1e6:,.1f} MB) at {address}, {here:,} of them in {folder}"
     )
     return cache

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ..wording import counted
 from .cache import StructureCache
 from .clustering import cluster_sequences
 from .errors import CacheError, CacheInterrupted, SplitError
@@ -88,16 +89,17 @@ def clusters_from_file(cache: StructureCache, path: Path) -> tuple[list[list[int
         absent += missing
     notes = []
     if absent:
-        notes.append(f"{len(absent):,} names of {path.name} have no structure here: {first_few(absent)}")
+        notes.append(f"{counted(len(absent), 'name')} of {path.name} without a structure here: {first_few(absent)}")
     unlisted = [cache.names[row] for row in range(len(cache)) if row not in listed]
     if len(unlisted) == len(cache):
         raise SplitError(
-            f"--cluster_file {path}: it names none of the {len(cache):,} structures; they are called, for example, "
-            f"{first_few(cache.names)}, and the file has {first_few(absent)}"
+            f"--cluster_file {path}: it names none of the structures here, which are called, for example, "
+            f"{first_few(cache.names)}; the file has {first_few(absent)}"
         )
     if unlisted:
         notes.append(
-            f"{len(unlisted):,} structures are not in {path.name}, each is a cluster of its own: {first_few(unlisted)}"
+            f"{counted(len(unlisted), 'structure')} not in {path.name}, each a cluster of its own: "
+            f"{first_few(unlisted)}"
         )
     return union.groups(), notes
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..wording import counted
 from .errors import CacheError, CacheInterrupted
 from .progress import Progress
 from .remote import RemoteFolder
@@ -87,7 +88,7 @@ def fetch_shards(
             shown.close()
     size = sum(record["size"] for record in missing)
     shown.say(
-        f"{len(missing):,} of {len(records):,} shards that are read here, {size / 1e6:,.1f} MB, fetched in "
+        f"{len(missing):,} of {counted(len(records), 'shard')} read here, {size / 1e6:,.1f} MB, fetched in "
         f"{time.monotonic() - started:.1f} s"
     )
 

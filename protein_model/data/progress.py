@@ -7,6 +7,8 @@ import time
 
 from tqdm import tqdm
 
+from ..wording import counted
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -55,7 +57,7 @@ class Progress:
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate
             self.say(
-                f"{self._doing}: {self._done:,} of {self._total:,} {self._unit}s, {rate:,.0f} {self._unit}s/s, "
+                f"{self._doing}: {self._done:,} of {counted(self._total, self._unit)}, {rate:,.0f} {self._unit}s/s, "
                 f"{left:,.0f} s left"
             )
 

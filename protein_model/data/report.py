@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..wording import counted
 from .errors import Unusable
 from .storage import write_atomically
 
@@ -30,5 +31,5 @@ def count_by_kind(unusable: Sequence[Unusable]) -> list[str]:
     lines = [f"{number:>8,} x {kind}" for kind, number in ordered[:KINDS_SHOWN]]
     if len(ordered) > KINDS_SHOWN:
         rest = sum(number for _, number in ordered[KINDS_SHOWN:])
-        lines.append(f"{rest:>8,} x {len(ordered) - KINDS_SHOWN:,} other reasons")
+        lines.append(f"{rest:>8,} x {counted(len(ordered) - KINDS_SHOWN, 'other reason')}")
     return lines

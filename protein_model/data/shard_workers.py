@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+from ..wording import counted
 from .errors import CacheError, CacheInterrupted
 from .shards import make_shard
 from .subprocesses import Worker, WorkerStopped, begin_to_serve, how_it_ended
@@ -155,8 +156,8 @@ def _death(status: int, task: Task, reading: int | None) -> str:
     where = f"while reading {paths[reading]}" if reading is not None else "before it read a file"
     hint = "; if memory ran out, use fewer workers" if -status == signal.SIGKILL else ""
     return (
-        f"a worker process {how_it_ended(status)} {where} (shard {task['index']} of {len(paths)} files, from "
-        f"{paths[0]} to {paths[-1]}){hint}. Run again: finished shards are kept"
+        f"a worker process {how_it_ended(status)} {where} (shard {task['index']} of {counted(len(paths), 'file')}, "
+        f"from {paths[0]} to {paths[-1]}){hint}. Run again: finished shards are kept"
     )
 
 

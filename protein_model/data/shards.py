@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..structures import Structure, StructureError, read_structure, structure_name
+from ..wording import counted
 from .chain_set import LINES_PER_BLOCK, parse_lines, read_block
 from .errors import CacheError, Unusable
 from .inventory import SourceItem, file_status, hashed
@@ -191,7 +192,7 @@ def _keep(
 ) -> None:
     complete = int(row.structure.backbone_complete.sum())
     if complete < options["min_length"]:
-        reason = f"fewer than {options['min_length']} residues with a complete backbone: {complete}"
+        reason = f"fewer than {counted(options['min_length'], 'residue')} with a complete backbone: {complete}"
         unusable.append(Unusable(row.source, unit, reason))
     else:
         rows.append(row)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..structures import LIST_ENDINGS, STRUCTURE_ENDINGS, walk_structure_files
+from ..wording import counted
 from .errors import CacheError, Unusable
 
 CACHE_FILE = "cache.json"
@@ -170,7 +171,8 @@ def _nothing_found(pdb_path: Path, sources: Sources) -> str:
         message = f"--pdb_path {pdb_path}: the list names no structure file that exists"
         if sources.unusable:
             first = sources.unusable[0]
-            message += f" ({len(sources.unusable):,} entries cannot be used, the first is {first.file}: {first.reason})"
+            entries = counted(len(sources.unusable), "entry", "entries")
+            message += f" ({entries} cannot be used, the first is {first.file}: {first.reason})"
         return f"{message}; paths are relative to the folder of the list"
     message = f"--pdb_path {pdb_path}: no structure file found; searched for {', '.join(STRUCTURE_ENDINGS)}"
     chain_sets = sorted(path.name for path in pdb_path.glob(f"*{CHAIN_SET_ENDING}"))

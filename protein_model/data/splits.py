@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..randomness import derived_seed
+from ..wording import counted
 from .addresses import is_address
 from .cache import StructureCache
 from .clusters import clusters_by_similarity, clusters_from_file
@@ -104,14 +105,15 @@ def _from_file(cache: StructureCache, path: Path) -> Split:
         both = rows[first] & rows[second]
         if both:
             raise SplitError(
-                f"{path}: {len(both):,} structures are meant by a name in {first} and by another one in {second}: "
+                f"{path}: {counted(len(both), 'structure is', 'structures are')} meant by a name in {first} and by "
+                f"another one in {second}: "
                 f"{first_few(cache.names[row] for row in both)}; name each in one of them, or, if they are "
                 "complexes whose chains are split, use --unit chain"
             )
     total = sum(map(len, listed.values()))
-    notes = [f"{total:,} names in {path}"]
+    notes = [f"{counted(total, 'name')} in {path}"]
     if absent:
-        notes.append(f"{len(absent):,} of them have no structure here: {first_few(absent)}")
+        notes.append(f"{counted(len(absent), 'of them has', 'of them have')} no structure here: {first_few(absent)}")
     return _finish(cache, rows, f"predefined split of {path.name}", notes, str(path))
 
 
@@ -155,7 +157,7 @@ def _finish(
     if len(unassigned):
         notes = [
             *notes,
-            f"{len(unassigned):,} structures are in no part of it and stay unused: "
+            f"{counted(len(unassigned), 'structure is', 'structures are')} in no part of it and not used: "
             f"{first_few(cache.names[row] for row in unassigned)}",
         ]
     counts = ", ".join(f"{len(arrays[part]):,} {part}" for part in PARTS if len(arrays[part]))
@@ -210,10 +212,10 @@ def cluster_split(
     needed = 2 + (test_fraction > 0)
     if len(clusters) < needed:
         raise SplitError(
-            f"{len(cache):,} structures form {len(clusters):,} cluster{'s' if len(clusters) > 1 else ''} of similar "
-            f"sequences, and a split needs {needed}: nothing would be left to validate on that was not trained on. Add "
-            "structures of other proteins, or say yourself what to validate on: --use_predefined_split with train/ and "
-            "validation/ subfolders or with --split_file"
+            f"{counted(len(cache), 'structure forms', 'structures form')} {counted(len(clusters), 'cluster')} of "
+            f"similar sequences, and a split needs {needed}: nothing would be left to validate on that was not trained "
+            "on. Add structures of other proteins, or say yourself what to validate on: --use_predefined_split with "
+            "train/ and validation/ subfolders or with --split_file"
         )
     rows: dict[str, list[int]] = {"test": []}
     remaining = _draw_order(cache, clusters, seed)
@@ -223,7 +225,7 @@ def cluster_split(
         rows["test"], remaining = _draw(remaining, test_fraction * len(cache), leave=1)
     rows["train"] = [row for cluster in remaining for row in cluster]
     largest = max(map(len, clusters))
-    notes = [f"{len(clusters):,} clusters, the largest of {largest:,} structures", *notes]
+    notes = [f"{counted(len(clusters), 'cluster')}, the largest of {counted(largest, 'structure')}", *notes]
     return _finish(cache, rows, origin, notes, "split by cluster")
 
 

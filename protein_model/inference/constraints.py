@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import UserError
 from ..structures import RESIDUE_LETTERS, UNKNOWN_RESIDUE, Structure
 from ..structures.selections import SelectionError, residue_name, select_rows
+from ..wording import counted
 
 NUM_RESIDUE_TYPES = 20
 DESIGNED = -1  # in `DesignPlan.fixed_type`
@@ -66,29 +67,44 @@ class Constraints:
     temperature_at: Mapping[str, float] = field(default_factory=dict)
 
 
-def constraints_from(entries: Mapping[str, Any], where: str) -> Constraints:
+def constraints_from(entries: Mapping[str, Any], lead: str) -> Constraints:
     """Constraints as a JSON object has them, checked.
 
     Parameters
     ----------
     entries : names and values of `Constraints`
-    where : what the entries are, for messages
+    lead : what comes before a name in messages, such as "1abc: " or "--"
 
     Raises
     ------
-    ConstraintError : there is no such name, or a value is of another kind
+    ConstraintError : there is no such name, or a value that cannot be meant for any structure
     """
     known = {entry.name for entry in fields(Constraints)}
     for name, value in entries.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2) or sorted(known)
-            raise ConstraintError(f"{where}: unknown constraint {name!r}; did you mean {' or '.join(near)}?")
+            raise ConstraintError(f"{lead}unknown constraint {name!r}; did you mean {' or '.join(near)}?")
         if not _KINDS[name][0](value):
-            raise ConstraintError(f"{where}: {name} must be {_KINDS[name][1]}, but is {json.dumps(value)[:60]}")
+            raise ConstraintError(f"{lead}{name} must be {_KINDS[name][1]}, but is {json.dumps(value)[:60]}")
     values = dict(entries)
     if "tied" in values:
         values["tied"] = tuple(values["tied"])
-    return Constraints(**values)
+    constraints = Constraints(**values)
+    _refuse_what_fits_no_structure(constraints, lead)
+    return constraints
+
+
+def _refuse_what_fits_no_structure(constraints: Constraints, lead: str) -> None:
+    letters: dict[str, Iterable[str]] = {"omit": constraints.omit, "bias": constraints.bias}
+    letters |= {f"omit_at {selection}": omitted for selection, omitted in constraints.omit_at.items()}
+    letters |= {f"bias_at {selection}": biases for selection, biases in constraints.bias_at.items()}
+    for chain, sequence in constraints.sequence.items():
+        letters[f"sequence {chain}"] = [letter for letter in sequence.upper() if letter not in OPEN_LETTERS]
+    types = {place: {_type_of(letter, lead + place) for letter in found} for place, found in letters.items()}
+    if len(types["omit"]) == NUM_RESIDUE_TYPES:
+        raise ConstraintError(f"{lead}omit: leaves no residue type to choose; take out those that may be chosen")
+    for tie in constraints.tied:
+        _tie_parts(tie, lead)
 
 
 def read_constraints_file(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -102,23 +118,24 @@ def read_constraints_file(path: str | Path) -> dict[str, dict[str, Any]]:
     ------
     ConstraintError : there is no such file, or it is no such JSON; the message says where
     """
+    named = f"--constraints {path}"
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key in (key for key, _ in pairs):
             if sum(key == other for other, _ in pairs) > 1:
-                raise ConstraintError(f"{path}: {key!r} is there twice in one object; the first would be lost")
+                raise ConstraintError(f"{named}: {key!r} is there twice in one object; the first would be lost")
         return dict(pairs)
 
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique)
     except OSError as error:
-        raise ConstraintError(f"{path}: cannot be opened: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise ConstraintError(f"{path}: is no JSON: {error}") from error
+        raise ConstraintError(f"{named}: cannot be opened: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConstraintError(f"{named}: is no JSON: {error}") from error
     if not isinstance(document, dict) or not all(isinstance(entry, dict) for entry in document.values()):
-        raise ConstraintError(f'{path}: must be an object of objects, {{"name of an input": {{"fixed": "A12-20"}}}}')
+        raise ConstraintError(f'{named}: must be an object of objects, {{"name of an input": {{"fixed": "A12-20"}}}}')
     for name, entries in document.items():
-        constraints_from(entries, f"{path}: {name!r}")
+        constraints_from(entries, f"{named}: {name!r}: ")
     return document
 
 
@@ -266,8 +283,8 @@ def _fixed_types(structure: Structure, constraints: Constraints, excluded: np.nd
         rows = np.flatnonzero(structure.chain_index == structure.chain_ids.index(chain))
         if len(sequence) != len(rows):
             raise ConstraintError(
-                f"sequence: {structure.name}: that of chain {chain!r} has {len(sequence)} letters, but the chain has "
-                f"{len(rows)} residues"
+                f"sequence: {structure.name}: that of chain {chain!r} has {counted(len(sequence), 'letter')}, but "
+                f"the chain has {counted(len(rows), 'residue')}"
             )
         for row, letter in zip(rows.tolist(), sequence.upper(), strict=True):
             if letter in OPEN_LETTERS:
@@ -315,7 +332,7 @@ def _groups(structure: Structure, constraints: Constraints, excluded: np.ndarray
     return group, weight
 
 
-def _tie_parts(tie: str) -> tuple[list[str], list[float]]:
+def _tie_parts(tie: str, lead: str = "") -> tuple[list[str], list[float]]:
     parts, weights = [], []
     for text in tie.split("="):
         factor, star, selection = text.rpartition("*")
@@ -324,11 +341,11 @@ def _tie_parts(tie: str) -> tuple[list[str], list[float]]:
         except ValueError:
             weight = math.nan
         if not math.isfinite(weight):
-            raise ConstraintError(f"tied: {tie!r}: {factor.strip()!r} is no weight; write A=0.5*B")
+            raise ConstraintError(f"{lead}tied: {tie!r}: {factor.strip()!r} is no weight; write A=0.5*B")
         parts.append(selection.strip())
         weights.append(weight)
     if len(parts) < 2 or not all(parts):
-        raise ConstraintError(f"tied: {tie!r} does not tie anything; write A10=B10, A1-20=B1-20 or A=B=C")
+        raise ConstraintError(f"{lead}tied: {tie!r} does not tie anything; write A10=B10, A1-20=B1-20 or A=B=C")
     return parts, weights
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import UserError, first_line
+from ..errors import UserError
+from ..loading import NoModel, pretrained
 from ..model.modeling import ProteinModel
 from ..structures import BACKBONE_ATOM_COUNT, UNKNOWN_RESIDUE, Structure, write_fasta
 from ..which_model import DEFAULT_MODEL, find_model
@@ -51,12 +51,11 @@ def load_model(model: str | Path = DEFAULT_MODEL, device: torch.device | None = 
     folder = find_model(model)
     disable_progress_bar()
     try:
-        # Weights may lie in 16 bits; positions of atoms need 32 to be computed with.
-        loaded: ProteinModel = ProteinModel.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        loaded = pretrained(folder)
+    except NoModel as error:
         raise DamagedModel(
             f"{folder}: config.json and model.safetensors there are no model that can be loaded "
-            f"({first_line(error)}); copy the folder again, or export it again from its run"
+            f"({error}); copy the folder again, or export it again from its run"
         ) from error
     if device is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,11 +19,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError
 from ..model.modeling import ProteinModel
 from ..structures import Structure, read_structure, structure_name, write_fasta, write_structure
+from ..wording import counted
 from .constraints import ALL_INPUTS, Constraints, DesignPlan, constraints_from, design_plan
 from .design import DesignResult, refuse_nothing_to_design
 from .records import DesignRecord, native_record, plain_row, read_designs
@@ -70,7 +72,7 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         if self.num_sequences < 1:
-            raise SamplingError(f"the number of sequences must be at least 1, but is {self.num_sequences}")
+            raise SamplingError(f"--num_sequences must be at least 1, but is {self.num_sequences}")
         if len(set(self.temperatures)) < len(self.temperatures):
             raise SamplingError(f"--temperature {' '.join(map(str, self.temperatures))}: one is there twice")
 
@@ -88,11 +90,13 @@ class DesignInput:
     path : the file
     stem : name of its outputs, without ending; distinct among the inputs of a run
     constraints : their names and values, as in a constraints file
+    problem : why there is nothing to read at `path`, where that is known; empty where it is not
     """
 
     path: Path
     stem: str
     constraints: Mapping[str, Any]
+    problem: str = ""
 
     @property
     def digest(self) -> str:
@@ -110,7 +114,10 @@ class Failure:
 
 
 def design_inputs(
-    files: Sequence[Path], for_all: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]
+    files: Sequence[Path],
+    for_all: Mapping[str, Any],
+    by_name: Mapping[str, Mapping[str, Any]],
+    problems: Mapping[Path, str] = MappingProxyType({}),
 ) -> list[DesignInput]:
     """Inputs with their constraints.
 
@@ -120,6 +127,7 @@ def design_inputs(
     for_all : constraints on every input
     by_name : contents of a constraints file; its entry for an input counts more than its entry `*`, and that more than
         `for_all`, name by name
+    problems : of those files that there is nothing to read at, as `structures.missing_files` gives them
 
     Raises
     ------
@@ -129,11 +137,11 @@ def design_inputs(
     for name in by_name:
         if name != ALL_INPUTS and name not in names:
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-            raise UserError(f"constraints: there is no input {name!r}; the nearest are {', '.join(near)}")
+            raise UserError(f"--constraints: there is no input {name!r}; the nearest are {', '.join(near)}")
     stems = output_names(files)
     common = {**for_all, **by_name.get(ALL_INPUTS, {})}
     return [
-        DesignInput(file, stem, {**common, **by_name.get(name, {})})
+        DesignInput(file, stem, {**common, **by_name.get(name, {})}, problems.get(file, ""))
         for file, name, stem in zip(files, names, stems, strict=True)
     ]
 
@@ -281,6 +289,8 @@ def _batches(
     waiting: dict[tuple[float, ...], list[_Job]] = {}
     for entry in inputs:
         try:
+            if entry.problem:
+                raise UserError(entry.problem)
             if _is_done(entry, folder):
                 advance(entry, f"{entry.path}: designed before", False)
                 continue
@@ -310,7 +320,7 @@ def _is_done(entry: DesignInput, folder: Path) -> bool:
 
 
 def _job(entry: DesignInput, settings: RunSettings) -> _Job:
-    constraints: Constraints = constraints_from(entry.constraints, structure_name(entry.path))
+    constraints: Constraints = constraints_from(entry.constraints, f"{structure_name(entry.path)}: ")
     structure = read_structure(entry.path)
     plan = design_plan(structure, constraints)
     refuse_nothing_to_design(structure, plan)
@@ -353,7 +363,8 @@ def _summary(entry: DesignInput, results: Sequence[DesignResult]) -> str:
     designed = int(results[0].plan.designed.sum())
     total = len(results[0].structure)
     return (
-        f"{entry.path}: {designed:,} of {total:,} residues designed, mean score {score:.3f} nats/residue, {agreement}"
+        f"{entry.path}: {designed:,} of {counted(total, 'residue')} designed, mean score {score:.3f} nats/residue, "
+        f"{agreement}"
     )
 
 

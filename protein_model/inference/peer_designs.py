@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..structures import UNKNOWN_RESIDUE, Structure, StructureError, encode_sequence, read_fasta
+from ..wording import counted
 from .evaluation import Evaluated, EvaluationError
 from .metrics import scored_residues
 
@@ -196,7 +197,7 @@ def place_sequence(sequence: str, named: tuple[str, ...] | None, structure: Stru
     if len(chains) != len(parts):
         whose = "the structure has" if named is None else "its header names"
         raise UnusableRecord(
-            f"has {len(parts)} chain{'s' if len(parts) > 1 else ''} where {whose} {len(chains)}; name those that were "
+            f"has {counted(len(parts), 'chain')} where {whose} {len(chains)}; name those that were "
             "designed in the header: chains=A:B"
         )
     types = np.full(len(structure), UNKNOWN_RESIDUE, np.int8)
@@ -227,8 +228,8 @@ def _on_residues(found: np.ndarray, structure: Structure, rows: np.ndarray, chai
     if slots is not None and len(found) == slots[-1] + 1:
         return found[slots]
     raise UnusableRecord(
-        f"has {len(found)} letters for chain {chain_id!r} of {len(rows)} residues, {complete.sum()} of them with a "
-        "complete backbone"
+        f"has {counted(len(found), 'letter')} for chain {chain_id!r} of {counted(len(rows), 'residue')}, "
+        f"{complete.sum()} of them with a complete backbone"
     )
 
 

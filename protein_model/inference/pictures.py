@@ -21,6 +21,7 @@ from matplotlib.transforms import Affine2D
 
 from ..structures import RESIDUE_LETTERS, sequence_of
 from ..structures.selections import residue_name
+from ..wording import counted
 from .constraints import NUM_RESIDUE_TYPES
 from .design import DesignResult
 
@@ -61,9 +62,10 @@ def draw_designs(path: Path, result: DesignResult) -> None:
         _draw_heat_map(heat, frequency[rows])
         _name_residues(logo, heat, result, rows)
     settings = result.settings
+    steps = counted(settings.num_steps, "step") if isinstance(settings.num_steps, int) else "one step per residue"
     axes[0, 0].set_title(
-        f"{result.structure.name}: {len(result)} designs, temperature {settings.temperature:g}, "
-        f"{settings.num_steps} steps, order {settings.order}, mean score {result.scores.mean():.3f} nats/residue, "
+        f"{result.structure.name}: {counted(len(result), 'design')}, temperature {settings.temperature:g}, "
+        f"{steps}, order {settings.order}, mean score {result.scores.mean():.3f} nats/residue, "
         f"mean recovery {100 * result.recovery.mean():.1f} %",
         loc="left",
     )

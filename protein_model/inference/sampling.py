@@ -98,16 +98,15 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise SamplingError(f"the temperature must be a number of at least 0, but is {self.temperature}")
+            raise SamplingError(f"--temperature must be a number of at least 0, but is {self.temperature}")
         if self.num_steps != ONE_BY_ONE and not (isinstance(self.num_steps, int) and self.num_steps >= 1):
             raise SamplingError(
-                f'the number of denoising steps must be at least 1, or "L" for one residue at a time, but is '
-                f"{self.num_steps!r}"
+                f"--num_steps must be at least 1, or L for one residue at a time, but is {self.num_steps!r}"
             )
         if self.order is not None and self.order not in ORDERS:
-            raise SamplingError(f"the order must be one of {', '.join(ORDERS)}, but is {self.order!r}")
+            raise SamplingError(f"--order must be one of {', '.join(ORDERS)}, but is {self.order!r}")
         if not 0 <= self.remask <= 1:
-            raise SamplingError(f"the share of remasked residues must be from 0 to 1, but is {self.remask}")
+            raise SamplingError(f"--remask must be a share of the residues from 0 to 1, but is {self.remask}")
 
 
 def settings_for(model: ProteinModel, settings: SamplingSettings) -> SamplingSettings:
@@ -171,7 +170,7 @@ class Sampler:
             kernel
         """
         if num_sequences < 1:
-            raise SamplingError(f"the number of sequences must be at least 1, but is {num_sequences}")
+            raise SamplingError(f"--num_sequences must be at least 1, but is {num_sequences}")
         settings = settings_for(self._model, settings)
         at_once = max(1, max_pairs(self.device) // sum(self.lengths))
         parts = [

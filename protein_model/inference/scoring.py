@@ -249,7 +249,7 @@ def checked_likelihood(model: ProteinModel, likelihood: str | None, num_draws: i
             f"the {likelihood} likelihood is for models with absorbing diffusion; use one_shot for this one"
         )
     if num_draws < 1:
-        raise ScoringError(f"the number of draws must be at least 1, but is {num_draws}")
+        raise ScoringError(f"--num_draws must be at least 1, but is {num_draws}")
     return likelihood
 
 

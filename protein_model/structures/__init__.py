@@ -4,7 +4,14 @@ NumPy, gemmi and Biopython only, nothing else of the package but the base of its
 """
 
 from .errors import StructureError
-from .files import LIST_ENDINGS, STRUCTURE_ENDINGS, find_structure_files, structure_name, walk_structure_files
+from .files import (
+    LIST_ENDINGS,
+    STRUCTURE_ENDINGS,
+    find_structure_files,
+    missing_files,
+    structure_name,
+    walk_structure_files,
+)
 from .reading import read_structure
 from .residues import (
     CHI_ATOMS,
@@ -34,6 +41,7 @@ __all__ = [
     "StructureError",
     "encode_sequence",
     "find_structure_files",
+    "missing_files",
     "read_fasta",
     "read_structure",
     "sequence_of",

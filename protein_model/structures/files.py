@@ -78,19 +78,47 @@ def find_structure_files(path: str | Path) -> list[Path]:
     elif not path.is_file():
         raise UserError(f"{path}: there is no such file or folder")
     elif path.name.lower().endswith(LIST_ENDINGS):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: a list of paths must be UTF-8 text ({error})") from error
-        lines = (line.split("#", 1)[0].strip() for line in text.splitlines())
-        found = [path.parent / Path(line).expanduser() for line in lines if line]
+        found = [file for _, file in _listed(path)]
     else:
         found = [path]
     if not found:
         raise UserError(f"{path}: no structure file found; searched for {', '.join(STRUCTURE_ENDINGS)}")
     return found
+
+
+def missing_files(path: str | Path) -> dict[Path, str]:
+    """What is wrong with those of `find_structure_files` that a list names, but that are no files.
+
+    Returns
+    -------
+    file -> message that says which line of the list names it and what to do; empty unless `path` is a list
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(LIST_ENDINGS) or not path.is_file():
+        return {}
+    problems: dict[Path, str] = {}
+    for number, file in _listed(path):
+        if os.path.isdir(file):
+            problems.setdefault(file, f"{path}, line {number}: {file} is a folder; list its files one by one")
+        elif not os.path.exists(file):
+            problems.setdefault(
+                file,
+                f"{path}, line {number}: there is no file {file}; correct the line or remove it (paths are relative to "
+                "the folder of the list)",
+            )
+    return problems
+
+
+def _listed(path: Path) -> list[tuple[int, Path]]:
+    """Numbers of the lines of a list, from 1, and the files that they name."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: a list of paths must be UTF-8 text ({error})") from error
+    lines = enumerate((line.split("#", 1)[0].strip() for line in text.splitlines()), start=1)
+    return [(number, path.parent / os.path.expanduser(line)) for number, line in lines if line]
 
 
 def read_content(path: str | Path) -> bytes:

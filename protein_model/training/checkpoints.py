@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from ..data.storage import file_digest, sync_folder
 from ..errors import UserError
+from ..wording import counted
 
 MANIFEST = "manifest.json"
 STATE_FOLDER = "state"
@@ -37,6 +38,7 @@ DEFAULT_SAVE_FOLDER = "checkpoints"
 SUPERSEDED = "superseded"
 LOCK_FILE = ".lock"
 LOCK_SECONDS = 30.0  # workers of a run that was just killed hold its lock for some seconds
+NAMES_SHOWN = 3  # in a message; long runs have hundreds of checkpoints
 PICKLES = (".bin", ".pkl", ".pt")
 MID_EPOCH_KEPT = 2  # a save of mid-epoch state is of use only until the next one; the one before is the spare
 
@@ -396,9 +398,7 @@ def locate(resume_from: str, save_dir: Path) -> ResumePoint | None:
     if not path.exists() and (save_dir / resume_from).exists():
         path = save_dir / resume_from
     if not path.exists():
-        present = [folder.name for folder in CheckpointStore(save_dir).checkpoints()]
-        listing = f"{save_dir} has {', '.join(present)}" if present else f"{save_dir} has no checkpoint"
-        raise CheckpointError(f"--resume_from {resume_from}: there is no such checkpoint; {listing}")
+        raise CheckpointError(f"--resume_from {resume_from}: there is no such checkpoint; {_listing(save_dir)}")
     if path.is_file():
         raise CheckpointError(f"--resume_from {resume_from}: is a file; give a checkpoint folder")
     if not is_checkpoint(path):
@@ -411,6 +411,16 @@ def locate(resume_from: str, save_dir: Path) -> ResumePoint | None:
         problems = [str(error)]
         found, manifest = CheckpointStore(path.parent).newest_good(problems)
         return ResumePoint(found, manifest, _unique(problems), _steps_between(path, manifest))
+
+
+def _listing(save_dir: Path) -> str:
+    """The newest checkpoints of a run by name, for messages."""
+    present = [folder.name for folder in CheckpointStore(save_dir).checkpoints()]
+    if not present:
+        return f"{save_dir} has no checkpoint"
+    more = len(present) - NAMES_SHOWN
+    others = f" and {counted(more, 'older one')}" if more > 0 else ""
+    return f"{save_dir} has {', '.join(present[:NAMES_SHOWN])}{others}; give one of them, or latest"
 
 
 def is_checkpoint(path: Path) -> bool:

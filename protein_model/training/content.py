@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel
+from ..wording import counted
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, refuse_code, verify
 from .layout import CONFIG_FILE, OPTIMIZER_FILE, SCALER_FILE, SETTINGS_FILE, WEIGHTS_FILE, registered_file
@@ -175,7 +176,7 @@ def configured_model(saved: dict[str, Any], tensors: int, origin: Path) -> Prote
     try:
         layers = max(saved[name] for name in ("num_encoder_layers", "num_decoder_layers"))
         if layers > tensors:
-            raise ValueError(f"it has {layers} layers for {tensors} tensors")
+            raise ValueError(f"it has {counted(layers, 'layer')} for {counted(tensors, 'tensor')}")
         return empty_model(ProteinModelConfig(**{name: value for name, value in saved.items() if name in known}))
     except MALFORMED as error:
         raise CheckpointError(f"{origin}: its model configuration cannot be used ({error!r})") from error

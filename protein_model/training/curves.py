@@ -13,12 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..wording import counted
 from .progress import BestValidation, LossHistory, loss_at_noise
 
 TRAIN, VALIDATION, RATE, BEST, RECOVERY, EVENT = "#1f77b4", "#d62728", "#6b6b6b", "#2ca02c", "#2ca02c", "#9467bd"
 NOISE_COLOURS = ("#fdc086", "#fd8d3c", "#e6550d", "#a63603", "#5f1f00")
 EPOCHS_WITH_MARKERS = 40  # of more, markers would be a band
+FEW_EPOCHS = 5  # of more, the losses have fallen from the height of the legend
 EPOCHS_BEFORE_SMOOTHING = 150  # of more, the noise of single epochs hides the course
+LEGEND_WIDTH, LEGEND_HEIGHT = 0.7, 0.2  # shares of a panel that the legend of the noise levels takes at most
 LINES_AT_MOST = 12  # of more resumes, full lines would be a grid
 LOG_RATIO = 8.0  # highest over lowest loss from which on equal factors are shown as equal heights
 SPIKE = 3.0  # a value this many times as high as nearly all others leaves the picture, and is named instead
@@ -60,8 +63,7 @@ def loss_figure(history: LossHistory, best: BestValidation) -> Figure:
     steps = int(history.epochs[-1].get("step", 0))
     seconds = sum(value for value in history.column("seconds") if math.isfinite(value))
     spent = f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:,.1f} minutes"
-    noun = "epoch" if int(epochs[-1]) == 1 else "epochs"
-    losses.set_title(f"{int(epochs[-1]):,} {noun}, {steps:,} optimizer steps, {spent} of training")
+    losses.set_title(f"{counted(int(epochs[-1]), 'epoch')}, {counted(steps, 'optimizer step')}, {spent} of training")
 
     rates = history.column("learning_rate")
     rate.plot(epochs, rates, color=RATE, linewidth=1.2, **_markers(epochs))
@@ -75,6 +77,8 @@ def loss_figure(history: LossHistory, best: BestValidation) -> Figure:
     recovery = quality.twinx()
     _plot(recovery, epochs, [100 * value for value in history.column("one_shot_recovery")], RECOVERY, "recovery")
     recovery.set_ylabel("recovery, %", color=RECOVERY)
+    if len(epochs) == 1:
+        _draw_apart(quality, recovery)
     quality.set_title("validation, all residues predicted at once from the backbone alone", fontsize=10)
 
     if by_noise:
@@ -85,7 +89,9 @@ def loss_figure(history: LossHistory, best: BestValidation) -> Figure:
     _mark_events(panels, history)
     panels[-1].set_xlabel("epoch")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    losses.legend(loc="upper right", framealpha=0.85, edgecolor="none")
+    losses.legend(loc="best" if len(epochs) <= FEW_EPOCHS else "upper right", framealpha=0.85, edgecolor="none")
+    if by_noise:
+        _make_room_for_legend(panels[3])
     return figure
 
 
@@ -103,6 +109,27 @@ def _draw_by_noise(panel: Axes, epochs: np.ndarray, by_noise: list[tuple[int, li
     panel.set_ylabel("loss, nats per residue")
     panel.set_title("validation loss by how much of the sequence is corrupted", fontsize=10)
     panel.legend(loc="upper right", ncols=len(by_noise), framealpha=0.85, edgecolor="none", fontsize=8)
+
+
+def _draw_apart(left: Axes, right: Axes) -> None:
+    """Two single points, each in the middle of a scale of its own, would be one: put them above and below it."""
+    for panel, place in ((left, 2 / 3), (right, 1 / 3)):
+        low, high = panel.get_ylim()
+        middle, height = (low + high) / 2, high - low
+        panel.set_ylim(middle - place * height, middle + (1 - place) * height)
+
+
+def _make_room_for_legend(panel: Axes) -> None:
+    """A higher upper limit where a curve is in the strip that the legend takes at the top, on its right side."""
+    panel.get_xlim(), panel.get_ylim()  # the limits are settled when they are asked for
+    to_share = panel.transData - panel.transAxes
+    for line in panel.get_lines():
+        if line.get_color() not in NOISE_COLOURS:
+            continue  # a resume, which is drawn from bottom to top
+        across, up = to_share.transform(line.get_xydata()).T
+        if ((across > 1 - LEGEND_WIDTH) & (up > 1 - LEGEND_HEIGHT)).any():
+            panel.set_ylim(top=float(to_share.inverted().transform((0, 1 + LEGEND_HEIGHT))[1]))
+            return
 
 
 def _plot(panel: Axes, epochs: np.ndarray, values: Sequence[float], colour: str, label: str) -> None:

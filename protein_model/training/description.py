@@ -14,6 +14,7 @@ import transformers
 from accelerate import Accelerator
 
 from .. import __version__
+from ..wording import counted
 from .arguments import Settings, absolute_paths
 from .launching import describe_batch
 from .preparation import TrainingData
@@ -69,12 +70,12 @@ def lines_about(
     """What is trained on what, for people."""
     yield data.split.description
     yield (
-        f"{parameters:,} parameters · {accelerator.num_processes} process"
-        f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}"
+        f"{parameters:,} parameters · {counted(accelerator.num_processes, 'process', 'processes')} on "
+        f"{accelerator.device.type}"
         f"{', each with a slice of the model (FSDP2)' if accelerator.is_fsdp2 else ''}, precision "
-        f"{accelerator.mixed_precision} · {len(data.split.train):,} training and {len(data.split.validation):,} "
-        f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch · "
-        f"{settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
+        f"{accelerator.mixed_precision} · {len(data.split.train):,} training and "
+        f"{counted(len(data.split.validation), 'validation structure')} · "
+        f"{counted(data.plan.steps_per_epoch, 'optimizer step')} per epoch · {counted(settings.epochs, 'epoch')}"
     )
     yield describe_batch(
         settings.batch_size,
@@ -86,21 +87,24 @@ def lines_about(
     )
     if settings.compile:
         longer = int((data.cache.lengths[data.split.validation] > (settings.batch_residues or 0)).sum())
+        longer_than_it = counted(longer, "validation structure is longer", "validation structures are longer")
         yield (
             "The network is compiled in the first step and in the first validation, for batches of "
             f"{settings.batch_residues:,} residues (--compile)"
-            + (f"; {longer:,} validation structures are longer, and validated without" if longer else "")
+            + (f"; {longer_than_it}, and validated without" if longer else "")
         )
     if settings.scale_learning_rate != "none":
         yield (
-            f"Learning rate {settings.learning_rate:.3e} scaled for {shards} micro-batches per optimizer "
-            f"step: peak {schedule.peak:.3e} (--scale_learning_rate {settings.scale_learning_rate})"
+            f"Learning rate {settings.learning_rate:.3e} scaled for "
+            f"{counted(shards, 'micro-batch', 'micro-batches')} per optimizer step: peak {schedule.peak:.3e} "
+            f"(--scale_learning_rate {settings.scale_learning_rate})"
         )
 
 
 def schedule_text(schedule: Schedule, steps_per_epoch: int) -> str:
     """A schedule in half a line."""
-    rate = f"peak {schedule.peak:.3e}, warm-up {schedule.warmup_steps:,} steps, end at step {schedule.total_steps:,}"
+    warmup = counted(schedule.warmup_steps, "step")
+    rate = f"peak {schedule.peak:.3e}, warm-up {warmup}, end at step {schedule.total_steps:,}"
     begun = f", begun at step {schedule.start_step:,}" if schedule.start_step else ""
     return f"{rate} (epoch {schedule.total_steps / steps_per_epoch:g}){begun}"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..wording import counted
 from .arguments import Settings
 from .progress import LossHistory
 
@@ -66,7 +67,9 @@ class DivergencePolicy:
         if self._action == "rollback":
             done = sum(entry["action"] == "rollback" for entry in history.divergences)
             if done >= self._max_rollbacks:
-                raise RunDiverged(f"{what}. {done} rollbacks are done, and --max_rollbacks allows no more")
+                raise RunDiverged(
+                    f"{what}. {counted(done, 'rollback is', 'rollbacks are')} done, and --max_rollbacks allows no more"
+                )
             return True
         self._skips_in_a_row += 1
         if self._skips_in_a_row >= MAX_SKIPS_IN_A_ROW:

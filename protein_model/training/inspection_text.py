@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ..wording import counted
 from .checkpoints import MANIFEST
 from .inspection import CheckpointReport, SaveFolderReport
 
@@ -47,7 +48,7 @@ def save_folder_text(report: SaveFolderReport) -> str:
             )
         )
     size = sum(entry.size for entry in report.checkpoints)
-    lines = [f"{report.path}: {len(report.checkpoints)} checkpoints, {size_text(size)}", *_table(rows)]
+    lines = [f"{report.path}: {counted(len(report.checkpoints), 'checkpoint')}, {size_text(size)}", *_table(rows)]
     lines += [f"  damaged: {problem}" for problem in report.problems]
     best = next((entry for entry in report.checkpoints if not entry.problems), None)
     if best is not None:
@@ -90,9 +91,9 @@ def _paragraphs(report: CheckpointReport) -> list[tuple[str, str]]:
         if report.step is not None:
             text += f" · optimizer step {report.step:,}"
         if report.steps_per_epoch is not None:
-            text += f" · {report.steps_per_epoch:,} steps per epoch"
+            text += f" · {counted(report.steps_per_epoch, 'step')} per epoch"
         if report.step_in_epoch:
-            text += f" · {report.step_in_epoch:,} steps of epoch {report.epoch + 1} done"
+            text += f" · {counted(report.step_in_epoch, 'step')} of epoch {report.epoch + 1} done"
         paragraphs.append(("progress", text))
     if report.best_loss is not None:
         paragraphs.append(("best", _best(report)))
@@ -101,13 +102,13 @@ def _paragraphs(report: CheckpointReport) -> list[tuple[str, str]]:
             (
                 "learning rate",
                 f"{schedule.next_rate:.3e} for the next step, {schedule.last_rate:.3e} for the last · warm-up over "
-                f"{schedule.warmup_epochs:g} epochs to {schedule.peak:.3e}, cosine to epoch {schedule.total_epochs:g}"
+                f"{counted(schedule.warmup_epochs, 'epoch')} to {schedule.peak:.3e}, cosine to epoch "
+                f"{schedule.total_epochs:g}"
                 + (f", begun at epoch {schedule.start_epoch:g}" if schedule.start_epoch else ""),
             )
         )
     if report.shards is not None:
-        shards = "1 shard" if report.shards == 1 else f"{report.shards} shards"
-        text = f"{shards} per optimizer step, for any number of processes that divides it"
+        text = f"{counted(report.shards, 'shard')} per optimizer step, for any number of processes that divides it"
         if report.processes is not None:
             text += f" (written by {report.processes})"
         text += f" · seed {report.seed}" if report.seed is not None else ""
@@ -118,8 +119,9 @@ def _paragraphs(report: CheckpointReport) -> list[tuple[str, str]]:
         paragraphs.append(
             (
                 "data",
-                f"{data.get('training_structures', 0):,} training and {data.get('validation_structures', 0):,} "
-                f"validation structures · fingerprint {data['fingerprint']}",
+                f"{data.get('training_structures', 0):,} training and "
+                f"{counted(data.get('validation_structures', 0), 'validation structure')} · fingerprint "
+                f"{data['fingerprint']}",
             )
         )
     if report.parameters is not None:
@@ -140,7 +142,7 @@ def _losses(report: CheckpointReport) -> list[str]:
     rows = [("epoch", "train loss", "validation loss")]
     for entry in report.epochs[-EPOCHS_SHOWN:]:
         rows.append((str(entry["epoch"]), _loss(entry.get("train_loss")), _loss(entry.get("validation_loss"))))
-    title = f"  losses, nats/residue, of {len(report.epochs)} epochs"
+    title = f"  losses, nats/residue, of {counted(len(report.epochs), 'epoch')}"
     if len(report.epochs) > EPOCHS_SHOWN:
         title += f" the last {EPOCHS_SHOWN}"
     return [title, *(f"  {line}" for line in _table(rows))]
@@ -181,7 +183,7 @@ def _best(report: CheckpointReport) -> str:
     if report.best_epoch:
         text += f" at epoch {report.best_epoch}"
     if report.epochs_without_improvement:
-        text += f" · {report.epochs_without_improvement} epochs without improvement since"
+        text += f" · {counted(report.epochs_without_improvement, 'epoch')} without improvement since"
     return text
 
 

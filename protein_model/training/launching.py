@@ -18,6 +18,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch.distributed import DistError, PrefixStore, TCPStore
 
 from ..errors import UserError
+from ..wording import counted
 
 BEAT_SECONDS = 2.0
 SECONDS_BEFORE_WAITING_IS_TOLD = 60.0
@@ -70,12 +71,12 @@ def describe_batch(
     lengths : (structures,) residues of the training structures
     steps : optimizer steps per epoch
     """
-    limits = [f"{batch_size:,} structures"] if batch_size is not None else []
-    limits += [f"{batch_residues:,} residues"] if batch_residues is not None else []
+    limits = [counted(batch_size, "structure")] if batch_size is not None else []
+    limits += [counted(batch_residues, "residue")] if batch_residues is not None else []
     per_process = shards // processes
     return (
-        f"Global batch: {processes} process{'es' if processes > 1 else ''} x {per_process} "
-        f"micro-batch{'es' if per_process > 1 else ''} of at most {' and '.join(limits)}; on average "
+        f"Global batch: {counted(processes, 'process', 'processes')} x "
+        f"{counted(per_process, 'micro-batch', 'micro-batches')} of at most {' and '.join(limits)}; on average "
         f"{len(lengths) / steps:,.1f} structures with {lengths.sum() / steps:,.0f} residues per optimizer step"
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..data.addresses import is_address
+from ..wording import counted
 
 CARD_FILE = "README.md"
 DEFAULT_LICENCE = "mit"
@@ -321,7 +322,7 @@ def _history(history: Mapping[str, Any] | None, has_curve: bool) -> str:
     seconds = sum(entry.get("seconds", 0.0) for entry in epochs)
     header = ["epoch", "step", "training loss", "validation loss", "one-shot recovery", "learning rate"]
     return (
-        f"## History\n\n{len(epochs):,} epoch{'s' if len(epochs) > 1 else ''}, {seconds / 3600:.2f} hours of training."
+        f"## History\n\n{counted(len(epochs), 'epoch')}, {seconds / 3600:.2f} hours of training."
         f"{picture}\n\n{_table(header, rows)}"
     )
 

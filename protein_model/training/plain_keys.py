@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..model.modeling import ProteinModel
+from ..wording import counted
 from .arguments import GivenOptions, Settings, absolute_paths
 from .checkpoints import CheckpointError
 from .compatibility import ARCHITECTURE
@@ -171,8 +172,9 @@ def _note_rate(scheduler: dict[str, Any] | None, settings: Settings, epoch: int,
     rate = _schedule(settings, fine).rate(epoch * fine)
     if not math.isclose(rate, last[0], rel_tol=_NOTABLE_RATE_CHANGE):
         note(
-            f"the learning rate is {last[0]:.3e} in the file and {rate:.3e} here: warm-up "
-            f"over {settings.warmup_epochs:g} epochs to {settings.learning_rate:.3e}, cosine until {settings.epochs}"
+            f"the learning rate is {last[0]:.3e} in the file and {rate:.3e} here: warm-up over "
+            f"{counted(settings.warmup_epochs, 'epoch')} to {settings.learning_rate:.3e}, cosine until "
+            f"{settings.epochs}"
         )
 
 
@@ -184,12 +186,13 @@ def _history(document: dict[str, Any], progress: TrainingProgress, note: Note) -
         if not losses and epoch:
             note(f"the file has no {key}: that curve starts anew at epoch {epoch + 1}")
         elif len(losses) > epoch:
-            note(f"the file has {len(losses)} {key} for {epoch} epochs: the last {epoch} are kept")
-        elif losses and len(losses) < epoch:
             note(
-                f"the file has {len(losses)} {key} for {epoch} epochs: they are taken for epochs "
-                f"{epoch - len(losses) + 1} to {epoch}"
+                f"the file has {len(losses)} {key} for {counted(epoch, 'epoch')}: "
+                f"the last {counted(epoch, 'is', 'are')} kept"
             )
+        elif losses and len(losses) < epoch:
+            taken = f"epochs {epoch - len(losses) + 1} to {epoch}" if len(losses) > 1 else f"epoch {epoch}"
+            note(f"the file has {len(losses)} {key} for {counted(epoch, 'epoch')}: taken for {taken}")
     for number in range(1, epoch + 1):
         entry: dict[str, float] = {"epoch": number, "step": number * progress.steps_per_epoch}
         for column, losses in columns.items():
@@ -282,8 +285,9 @@ def _other_model(origin: Path, model: ProteinModel, weights: dict[str, Tensor], 
     strange = [name for name in weights if _NUMBER.sub("N", name) not in ours]
     if 2 * len(strange) >= len(weights):
         return (
-            f"{origin}: holds another kind of model; {len(strange)} of its {len(weights)} weights have names that this "
-            f"one does not know{f', such as {strange[0]}' if strange else ''}; nothing was imported"
+            f"{origin}: holds another kind of model; this one does not know {len(strange)} of its "
+            f"{counted(len(weights), 'weight')} by name{f', such as {strange[0]}' if strange else ''}; nothing was "
+            "imported"
         )
     lines = [f"{origin}: holds another model than this launch asks for; nothing was imported:"]
     lines += [f"  {line}" for line in mismatches]
@@ -355,7 +359,7 @@ def _arranged(
     }
     if sizes == [len(group) for group in trainer_groups]:
         orders = dict(reversed(orders.items()))
-    problem = OptimizerStateError(f"is for {sum(sizes)} parameters, and the model has {len(parameters)}")
+    problem = OptimizerStateError(f"is for {counted(sum(sizes), 'parameter')}, and the model has {len(parameters)}")
     for description, order in orders.items():
         if sum(sizes) != len(order):
             continue

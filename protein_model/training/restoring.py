@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 
 from ..model.modeling import ProteinModel
+from ..wording import counted
 from .arguments import Settings
 from .averaging import WeightAverage
 from .checkpoints import STATE_FOLDER, CheckpointError
@@ -95,7 +96,7 @@ def restore(
         f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
         f"{progress.epochs_recorded + 1}"
         + (f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else "")
-        + f" of {settings.epochs}; {len(history.column('train_loss'))} epochs in the train history, "
+        + f" of {settings.epochs}; {counted(len(history.epochs), 'epoch')} in the train history, "
         f"{len(history.column('validation_loss'))} in the validation history; best validation loss "
         f"{best.loss:.4f} nats/residue (epoch {best.epoch}); learning rate "
         f"{before.rate(max(progress.step - 1, 0)):.3e} -> {schedule.rate(progress.step):.3e}"
@@ -118,6 +119,6 @@ def _count_in_steps_of(
     progress.start_epoch()
     if steps_known:
         say(
-            f"WARNING: an epoch has {steps_per_epoch:,} optimizer steps now, {old_steps:,} before"
-            + (f"; the {begun:,} steps of the unfinished epoch are done again" if begun else "")
+            f"WARNING: an epoch has {counted(steps_per_epoch, 'optimizer step')} now, {old_steps:,} before"
+            + (f"; of the unfinished epoch {counted(begun, 'step is', 'steps are')} done again" if begun else "")
         )

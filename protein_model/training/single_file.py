@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from ..data.storage import sync_folder
+from ..wording import counted
 from .checkpoints import CheckpointError, DamagedCheckpoint, flush_file
 from .numpy_numbers import READ_AS_PLAIN
 from .schedule import Schedule
@@ -138,12 +139,13 @@ def epochs_finished(document: Mapping[str, Any], file: Path) -> tuple[int, str |
     losses = document.get("train_losses") or document.get("val_losses")
     named = _NUMBER_IN_NAME.search(file.stem)
     if losses and len(losses) == epoch + 1:
-        evidence = f"with {epoch + 1} losses"
+        evidence = f"with {counted(epoch + 1, 'loss', 'losses')}"
     elif not losses and named is not None and int(named[1]) == epoch + 1:
         evidence = f"in a file named {file.name}"
     else:
         return epoch, None
-    return epoch + 1, f"epoch is {epoch} {evidence}, so it is counted from 0: {epoch + 1} epochs are finished"
+    finished = counted(epoch + 1, "epoch is", "epochs are")
+    return epoch + 1, f"epoch is {epoch} {evidence}, so it is counted from 0: {finished} finished"
 
 
 def cosine_scheduler_state(schedule: Schedule, step: int, groups: int) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-
 from ..errors import UserError, first_line
+from ..loading import NoModel, pretrained
 from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel
 from ..which_model import find_model, is_bare_name
@@ -56,13 +54,10 @@ def starting_model(model_name: str, dropout: float) -> ProteinModel:
     model_name : one that the package ships, folder that training saved, or repository on the Hugging Face Hub
     dropout : of this run
     """
-    place = _place(model_name)
     try:
-        # Steps of the optimizer are smaller than 16 bits can tell apart.
-        model: ProteinModel = ProteinModel.from_pretrained(place, dropout=dropout, dtype=torch.float32)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        return pretrained(_place(model_name), dropout=dropout)
+    except NoModel as error:
         raise _no_model(model_name, error) from error
-    return model
 
 
 def _place(model_name: str) -> str | Path:

@@ -30,6 +30,7 @@ from ..model.configuration import ProteinModelConfig
 from ..model.modeling import ProteinModel, parameter_count
 from ..processor import flush_denormals
 from ..randomness import derived_seed
+from ..wording import counted
 from .accelerating import accelerator_of, choose_deterministic_algorithms, refuse_impossible_order, timeout_seconds
 from .arguments import GivenOptions, refuse_addresses
 from .averaging import WeightAverage
@@ -266,7 +267,8 @@ class Trainer:
         settings, progress = self.settings, self.progress
         if progress.epochs_recorded >= settings.epochs:
             self.console.say(
-                f"Nothing to do: {progress.epoch} of {settings.epochs} epochs are done; a higher --epochs goes on."
+                f"Nothing to do: {progress.epoch} of {counted(settings.epochs, 'epoch')} done; a higher --epochs goes "
+                "on."
             )
         self._complete_save()
         self.steps.settle_buckets()
@@ -283,7 +285,7 @@ class Trainer:
                 self._end_epoch(result)
         if self._out_of_patience():
             self.console.say(
-                f"Stopped early: no improvement for {self.best.epochs_without_improvement} epochs "
+                f"Stopped early: no improvement for {counted(self.best.epochs_without_improvement, 'epoch')} "
                 f"(--early_stopping_patience {settings.early_stopping_patience})."
             )
         self._insist_on_last_save()
@@ -386,8 +388,9 @@ class Trainer:
         self.history.divergences = divergences
         progress.skipped_steps = sorted(skipped | set(progress.skipped_steps))
         self.console.say(
-            f"WARNING: {refused.what}. Back to {folder}, {refused.step - progress.step:,} optimizer steps are done "
-            "again, and this one is left out (--on_divergence rollback)."
+            f"WARNING: {refused.what}. Back to {folder}, "
+            f"{counted(refused.step - progress.step, 'optimizer step is', 'optimizer steps are')} done again, and this "
+            "one is left out (--on_divergence rollback)."
         )
         return True
 
@@ -556,8 +559,9 @@ class Trainer:
             micro_steps = shards_per_process(shards, processes)
             if asked is not None and asked != micro_steps:
                 self.console.say(
-                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into {shards} shards, "
-                    f"which makes {micro_steps} micro-batches for each of {processes} processes"
+                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into "
+                    f"{counted(shards, 'shard')}, which makes {counted(micro_steps, 'micro-batch', 'micro-batches')} "
+                    f"for {'each of ' if processes > 1 else ''}{counted(processes, 'process', 'processes')}"
                 )
         # Micro-batches are weighted by this trainer; the Accelerator must not divide by their number as well.
         self.accelerator.gradient_accumulation_steps = 1

@@ -32,7 +32,7 @@ def test_it_prints_the_folder_of_the_cache_and_a_summary(tmp_path, capsys):
     lines = errors.splitlines()
     assert lines[0].startswith(f"8 structures with {int(cache.lengths.sum()):,} residues from 9 files, one per chain; ")
     assert lines[1:] == [
-        f"not used: 1 whole files and 0 parts of files, all listed in {folder / 'report.tsv'}",
+        f"not used: 1 whole file and 0 parts of files, all listed in {folder / 'report.tsv'}",
         "       1 x file is empty",
         f"cache: {folder}",
     ]
@@ -64,7 +64,7 @@ def test_a_cache_at_an_address_is_fetched_whole(tmp_path, capsys):
     assert here.parent == tmp_path / "here"
     assert open_cache(here).names == open_cache(there).names
     assert "8 structures with 797 residues in 2 shards (0.1 MB) at file://" in errors
-    assert "2 of 2 shards that are read here, 0.1 MB, fetched in " in errors
+    assert "2 of 2 shards read here, 0.1 MB, fetched in " in errors
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,29 @@ def test_temperature_of_an_input(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"omit": "Z"}, "omit: 'Z' is no residue type"),
+        ({"omit_at": {"A5": "1"}}, "omit_at A5: '1' is no residue type"),
+        ({"bias": {"AC": 1}}, "bias: 'AC' is no residue type"),
+        ({"bias_at": {"A5": {"Z": 1}}}, "bias_at A5: 'Z' is no residue type"),
+        ({"sequence": {"A": "Z"}}, "sequence A: 'Z' is no residue type"),
+        ({"tied": ["A5"]}, "tied: 'A5' does not tie anything"),
+    ],
+)
+def test_a_constraints_file_that_fits_no_structure_is_refused_once(run, tmp_path, capsys, entries, message):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("1orc.pdb.gz", "5PTI.cif.gz"):
+        shutil.copy(EXAMPLES / name, folder)
+    file = tmp_path / "constraints.json"
+    file.write_text(json.dumps({"5PTI": entries}))
+    status, out = run(folder, "--constraints", str(file))
+    errors = capsys.readouterr().err
+    assert status == 2 and f"error: --constraints {file}: '5PTI': {message}" in errors and not out.exists()
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--bias", "A=1"], "must be LETTER:VALUE"),
@@ -297,9 +320,21 @@ def test_temperature_of_an_input(run, tmp_path):
         (["--omit_at", "A5"], "must be RESIDUES=VALUE"),
         (["--omit_at", "A5=C", "--omit_at", "A5=D"], "the same residues are there twice"),
         (["--num_steps", "many"], "must be a number of at least 1, or L"),
-        (["--temperature", "-1"], "the temperature must be"),
+        (["--temperature", "-1"], "error: --temperature must be a number of at least 0, but is -1.0"),
         (["--temperature", "0.1", "0.1"], "one is there twice"),
-        (["--num_sequences", "0"], "number of sequences must be at least 1"),
+        (["--num_sequences", "0"], "error: --num_sequences must be at least 1, but is 0"),
+        (["--num_steps", "0"], "error: --num_steps must be at least 1, or L for one residue at a time, but is 0"),
+        (["--remask", "1.5"], "error: --remask must be a share of the residues from 0 to 1, but is 1.5"),
+        (["--omit", "CZ"], "error: --omit: 'Z' is no residue type; the types are ACDEFGHIKLMNPQRSTVWY"),
+        (["--omit", "ACDEFGHIKLMNPQRSTVWY"], "error: --omit: leaves no residue type to choose"),
+        (["--omit_at", "A5=CZ"], "error: --omit_at A5: 'Z' is no residue type"),
+        (["--bias", "Z:1"], "error: --bias: 'Z' is no residue type"),
+        (["--bias", "A:nan"], "error: --bias: 'nan' is no number"),
+        (["--bias_at", "A5=Z:1"], "error: --bias_at A5: 'Z' is no residue type"),
+        (["--temperature_at", "A5=-1"], "error: --temperature_at A5: must be at least 0, but is -1"),
+        (["--sequence", "A=M_1"], "error: --sequence A: '1' is no residue type"),
+        (["--tied", "A5"], "error: --tied: 'A5' does not tie anything"),
+        (["--tied", "A5=x*A6"], "error: --tied: 'A5=x*A6': 'x' is no weight"),
         (["--model", "absent"], "--model absent: is neither a model that this package ships"),
         (["--model", "./absent"], "--model absent: has no config.json"),
         (["--constraints", "absent.json"], "absent.json"),
@@ -308,6 +343,17 @@ def test_temperature_of_an_input(run, tmp_path):
 def test_options_that_are_refused(run, capsys, options, message):
     status, out = run(EXAMPLES / "5PTI.cif.gz", *options)
     assert status == 2 and message in capsys.readouterr().err and not out.exists()
+
+
+def test_a_listed_file_that_is_not_there_is_named_by_its_line(run, tmp_path, capsys):
+    paths = tmp_path / "paths.txt"
+    paths.write_text(f"{EXAMPLES / '5PTI.cif.gz'}\nabsent.pdb\n")
+    status, out = run(paths)
+    told = f"{paths}, line 2: there is no file {tmp_path / 'absent.pdb'}; correct the line or remove it"
+    errors = capsys.readouterr().err
+    assert status == 1 and f"WARNING: {told}" in errors and "Errno" not in errors
+    assert [bool(row["error"]) for row in rows_of(out)] == [False, False, True]
+    assert rows_of(out)[-1]["error"].startswith(told)
 
 
 def test_an_output_that_cannot_be_a_folder_is_refused(run, tmp_path, capsys):

@@ -137,6 +137,14 @@ def test_files_that_cannot_be_used_are_named_and_the_others_measured(capsys, mod
     assert "broken.pdb" in document(tmp_path / "out")["unusable"][0]
 
 
+def test_a_listed_file_that_is_not_there_is_named_by_its_line(capsys, model_folder, structures, tmp_path):
+    paths = tmp_path / "paths.txt"
+    paths.write_text(f"absent.pdb\n{structures / '5PTI.cif.gz'}\n")
+    status, _, shown = evaluate(capsys, "--model", model_folder, "--pdb_path", paths, *FEW)
+    told = f"{paths}, line 1: there is no file {tmp_path / 'absent.pdb'}; correct the line or remove it"
+    assert status == 1 and f"WARNING: {told}" in shown and "Errno" not in shown
+
+
 def test_two_processes_give_what_one_gives(model_folder, structures, of_the_files, tmp_path):
     folder = tmp_path / "some"
     shutil.copytree(structures, folder)

@@ -60,7 +60,7 @@ def test_native_sequences_of_a_folder(run, tiny_model_folder, tmp_path, capsys):
     document = json.loads((out / "scores.json").read_text())
     assert len(document["sequences"]) == 3 and len(document["problems"]) == 1 and document["settings"]["seed"] == 2
     printed = capsys.readouterr()
-    assert "2 sequences scored, 1 problems" in printed.out and "broken" in printed.err and "nats/residue" in printed.out
+    assert "2 sequences scored, 1 problem" in printed.out and "broken" in printed.err and "nats/residue" in printed.out
 
 
 def test_given_sequences_and_arrays(run, tmp_path):
@@ -115,10 +115,19 @@ def test_refused(run, tmp_path, capsys):
     status, out = run(path, "--fixed", "A99", out="third")
     assert status == 1 and "the nearest are A56, A57, A58" in rows_of(out / "scores.csv")[0]["error"]
     status, out = run(path, "--num_draws", "0", out="fourth")
-    assert status == 2 and "draws must be at least 1, but is 0" in capsys.readouterr().err and not out.exists()
+    assert status == 2 and "--num_draws must be at least 1, but is 0" in capsys.readouterr().err and not out.exists()
     (tmp_path / "file").touch()
     assert run(path, out="file/below")[0] == 2
     assert "no folder that results can be written to (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_listed_file_that_is_not_there_is_named_by_its_line(run, tmp_path, capsys):
+    paths = tmp_path / "paths.txt"
+    paths.write_text(f"{EXAMPLES / '5PTI.cif.gz'}\nabsent.pdb\n")
+    status, out = run(paths, "--num_draws", "1")
+    told = f"{paths}, line 2: there is no file {tmp_path / 'absent.pdb'}; correct the line or remove it"
+    assert status == 1 and f"WARNING: {told}" in capsys.readouterr().err
+    assert rows_of(out / "scores.csv")[1]["error"].startswith(told)
 
 
 def test_two_processes_do_what_one_does(run, tiny_model_folder, tmp_path):

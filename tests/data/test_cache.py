@@ -244,7 +244,7 @@ def test_a_chain_set_gives_the_backbones_of_the_same_chains(chain_set, cache, tm
         assert not arrays["atom_mask"][:, 4:].any()
         # Chain breaks are the same; how many residues are missing in between is not in the file.
         np.testing.assert_array_equal(np.diff(arrays["position"]) == 1, np.diff(cache[row]["position"]) == 1)
-    assert "1 file, one per chain; 1 blocks of lines read" in published.summary()
+    assert "1 file, one per chain; 1 block of lines read" in published.summary()
     assert build_cache(chain_set, tmp_path, num_workers=1, progress=False).statistics.read == 0
 
 

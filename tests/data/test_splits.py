@@ -98,7 +98,7 @@ def test_split_file_is_followed_and_what_does_not_match_is_counted_on_both_sides
     assert lines[0] == "predefined split of mine.json: 3 train, 1 validation, 1 test"
     assert lines[1] == f"7 names in {path}"
     assert lines[2] == "2 of them have no structure here: 8zzz.B, 9zzz.A"
-    assert lines[3].startswith("3 structures are in no part of it and stay unused: ")
+    assert lines[3].startswith("3 structures are in no part of it and not used: ")
     assert all(n[row] in lines[3] for row in (4, 6, 7))
 
 
@@ -148,7 +148,7 @@ def test_one_structure_under_two_names_cannot_be_in_two_parts(example_structures
         write_structure(complex_of(name, parts), tmp_path / "data" / f"{name}.pdb")
     path = write_split(tmp_path / "s.json", train=["1abc.A", "2abc.A"], validation=["1ABC_B", "3abc.A"])
     complexes = build(tmp_path / "data", tmp_path, "complex")
-    with pytest.raises(SplitError, match="1 structures are meant by a name in train and by another one in validation"):
+    with pytest.raises(SplitError, match="1 structure is meant by a name in train and by another one in validation"):
         predefined_split(complexes, tmp_path / "data", path)
     chains = build(tmp_path / "data", tmp_path)
     split = predefined_split(chains, tmp_path / "data", path)
@@ -184,7 +184,7 @@ def test_the_published_cath_split(shared_data, example_structures, tmp_path):
     present = sum(map(len, expected.values()))
     assert f"{total:,} names in " in split.description
     assert f"{total - present:,} of them have no structure here: " in split.description
-    assert "1 structures are in no part of it and stay unused: 0xyz." in split.description
+    assert "1 structure is in no part of it and not used: 0xyz." in split.description
 
 
 # Predefined: subfolders
@@ -205,7 +205,7 @@ def test_subfolders(tmp_path, validation):
         "test": {"test"},
     }
     assert f"predefined split by subfolders of {data}: 2 train, 1 validation, 1 test" in split.description
-    assert "2 structures are in no part of it and stay unused" in split.description
+    assert "2 structures are in no part of it and not used" in split.description
     assert by_name(cache, predefined_split(cache, cache.folder)) == by_name(cache, split)
 
 
@@ -234,8 +234,8 @@ def test_clusters_of_a_file_never_straddle_the_split(cache, tmp_path):
             assert sum(bool(set(cluster) & part) for part in by_name(cache, split).values()) == 1
     assert f"split by the clusters of {path}: " in split.description
     assert f"{len(n) - 22 + 4:,} clusters, the largest of 11 structures" in split.description
-    assert "1 names of clusters.tsv have no structure here: 9zzz.A" in split.description
-    assert f"{len(n) - 22:,} structures are not in clusters.tsv, each is a cluster of its own: " in split.description
+    assert "1 name of clusters.tsv without a structure here: 9zzz.A" in split.description
+    assert f"{len(n) - 22:,} structures not in clusters.tsv, each a cluster of its own: " in split.description
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_clusters_of_a_file_never_straddle_the_split(cache, tmp_path):
     [
         ("a b\n", "line 1: 1 columns separated by tabs instead of 2"),
         ("a\tb\n\na\tb\tc\n", "line 3: 3 columns"),
-        ("9zzz.A\t9zzz.A\n", r"names none of the \d+ structures; they are called.* the file has 9zzz\.A"),
+        ("9zzz.A\t9zzz.A\n", r"names none of the structures here, which are called.*; the file has 9zzz\.A"),
         (b"\xff\xfe\t\n", "not text"),
     ],
 )

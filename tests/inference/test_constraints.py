@@ -158,7 +158,7 @@ def test_file(tmp_path):
     path.write_text(json.dumps({"*": {"omit": "CM"}, "made": everything}))
     document = read_constraints_file(path)
     assert document == {"*": {"omit": "CM"}, "made": everything}
-    constraints = constraints_from(document["made"], "made")
+    constraints = constraints_from(document["made"], "made: ")
     assert constraints.tied == ("A2=0.5*A3",) and set(vars(constraints)) == set(everything)
     assert design_plan(PAIR, constraints).fixed_type[0] == 8
 
@@ -167,6 +167,7 @@ def test_file(tmp_path):
     ("text", "message"),
     [
         ("{", "is no JSON"),
+        ('{"ä": {}}', "is no JSON: 'utf-8' codec"),
         ("[]", "must be an object of objects"),
         ('{"a": 1}', "must be an object of objects"),
         ('{"a": {"fixd": "A1"}}', "'a': unknown constraint 'fixd'; did you mean fixed"),
@@ -181,7 +182,7 @@ def test_file(tmp_path):
 )
 def test_files_that_are_refused(tmp_path, text, message):
     path = tmp_path / "constraints.json"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(ConstraintError, match=message):
         read_constraints_file(path)
 
@@ -283,7 +284,7 @@ def assert_kept(seed: int) -> None:
     absorbing = model is MODELS[0]
     how = {
         "num_sequences": 2,
-        "constraints": constraints_from(demand.values, "random"),
+        "constraints": constraints_from(demand.values, "random: "),
         "temperature": float(generator.choice([0.0, 0.1, 1.0])),
         "num_steps": [1, 3, "L"][generator.integers(3)],
         "order": str(generator.choice(ORDERS)) if absorbing else None,

@@ -157,10 +157,10 @@ def test_each_structure_is_encoded_once(model, monkeypatch):
     [
         ("num_sequences", -1, "--num_sequences must be at least 0"),
         ("num_orders", -1, "--num_orders must be at least 0"),
-        ("temperature", -0.1, "temperature must be"),
+        ("temperature", -0.1, "--temperature must be"),
         ("temperature", float("nan"), "temperature must be"),
-        ("num_steps", 0, "steps must be at least 1"),
-        ("order", "backwards", "order must be one of"),
+        ("num_steps", 0, "--num_steps must be at least 1"),
+        ("order", "backwards", "--order must be one of"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_anything_is_done(name, value, message):

@@ -213,12 +213,12 @@ def test_temperatures_biases_and_omitted_types():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature": -1.0}, "temperature must be"),
+        ({"temperature": -1.0}, "--temperature must be"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"num_steps": 0}, "at least 1"),
-        ({"num_steps": "l"}, '"L"'),
+        ({"num_steps": "l"}, "--num_steps must be at least 1, or L"),
         ({"order": "best"}, "ancestral, random"),
-        ({"remask": 1.5}, "from 0 to 1"),
+        ({"remask": 1.5}, "--remask must be a share of the residues from 0 to 1"),
     ],
 )
 def test_settings_out_of_range(changes, message):
@@ -234,7 +234,7 @@ def test_settings_that_the_model_does_not_have():
                 settings_for(model, settings)
     assert settings_for(one_pass, SamplingSettings(num_steps=7)).num_steps == 1
     assert settings_for(tiny_model(), SamplingSettings()).order == "margin"
-    with pytest.raises(SamplingError, match="number of sequences"):
+    with pytest.raises(SamplingError, match="--num_sequences must be at least 1"):
         sample_sequences(uniform, [example("1orc.pdb.gz")], 0)
 
 

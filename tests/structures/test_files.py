@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from protein_model.errors import UserError
-from protein_model.structures import find_structure_files, structure_name
+from protein_model.structures import find_structure_files, missing_files, structure_name
 from protein_model.structures.files import sniff_format
 
 
@@ -44,6 +44,23 @@ def test_links_that_lead_in_a_circle_are_followed_once(tmp_path):
     (tmp_path / "data" / ".hidden").mkdir()
     (tmp_path / "data" / ".hidden" / "b.pdb").touch()
     assert find_structure_files(tmp_path / "data") == [tmp_path / "data" / "a.pdb"]
+
+
+def test_what_a_list_names_that_is_no_file(tmp_path):
+    (tmp_path / "b.pdb").touch()
+    (tmp_path / "sub").mkdir()
+    paths = tmp_path / "some.txt"
+    paths.write_text("# some\nb.pdb\n\nabsent.pdb  # gone\nsub\nabsent.pdb\n~nobody_of_this_name/c.pdb\n")
+    assert len(find_structure_files(paths)) == 5
+    assert missing_files(paths) == {
+        tmp_path / "absent.pdb": f"{paths}, line 4: there is no file {tmp_path / 'absent.pdb'}; correct the line or "
+        "remove it (paths are relative to the folder of the list)",
+        tmp_path / "sub": f"{paths}, line 5: {tmp_path / 'sub'} is a folder; list its files one by one",
+        tmp_path / "~nobody_of_this_name/c.pdb": f"{paths}, line 7: there is no file "
+        f"{tmp_path / '~nobody_of_this_name/c.pdb'}; correct the line or remove it (paths are relative to the folder "
+        "of the list)",
+    }
+    assert missing_files(tmp_path) == missing_files(tmp_path / "b.pdb") == missing_files(tmp_path / "absent.txt") == {}
 
 
 def test_nothing_found(tmp_path):

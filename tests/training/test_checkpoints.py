@@ -113,6 +113,15 @@ def test_a_missing_checkpoint_is_named_with_those_that_exist(store):
         locate("checkpoint_epoch_5", store.folder)
 
 
+@pytest.mark.parametrize(("number", "more"), [(3, ""), (4, " and 1 older one"), (40, " and 37 older ones")])
+def test_of_many_checkpoints_the_newest_are_named(store, number, more):
+    for epoch in range(1, number + 1):
+        commit(store, f"checkpoint_epoch_{epoch}", 10 * epoch)
+    newest = ", ".join(f"checkpoint_epoch_{epoch}" for epoch in range(number, number - 3, -1))
+    with pytest.raises(CheckpointError, match=rf" has {newest}{more}; give one of them, or latest$"):
+        locate("nosuch", store.folder)
+
+
 def test_the_best_model_is_found_by_name_and_counts_for_latest(store):
     commit(store, "checkpoint_epoch_4", 40)
     commit(store, "best_model", 50)

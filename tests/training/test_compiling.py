@@ -71,7 +71,7 @@ def test_results_are_those_of_a_run_that_is_not_compiled(start, graphs, capsys):
     assert not graphs
     compiled = start(save_dir="compiled", compile=True, **options)
     compiled.fit()
-    assert "1 validation structures are longer, and validated without" in capsys.readouterr().out
+    assert "1 validation structure is longer, and validated without" in capsys.readouterr().out
     assert sorted(graphs) == GRAPHS
     (weights, history, _, _), (found, found_history, _, _) = state_of(plain), state_of(compiled)
     assert weights.keys() == found.keys()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from protein_model.training.curves import (
@@ -68,6 +69,55 @@ def test_epochs_are_counted_in_whole_numbers(epochs):
     ticks = figure.axes[0].get_xticks()
     assert len(ticks) and all(float(tick).is_integer() for tick in ticks)
     assert figure.axes[0].get_title().startswith(f"{epochs} epoch{'' if epochs == 1 else 's'}, ")
+
+
+def under_legends(figure) -> list[tuple[str, int]]:
+    """Curve and number of each of its points that a legend hides."""
+    figure.canvas = FigureCanvasAgg(figure)
+    figure.canvas.draw()
+    hidden = []
+    for panel in figure.axes:
+        if panel.get_legend() is None:
+            continue
+        box = panel.get_legend().get_window_extent()
+        for line in panel.get_lines():
+            places = line.get_transform().transform(line.get_xydata())
+            if line.get_color() != "black":  # resumes, from bottom to top
+                hidden += [(line.get_label(), number) for number, (x, y) in enumerate(places) if box.contains(x, y)]
+    return hidden
+
+
+@pytest.mark.parametrize("resumed_at", [None, 0.3])
+@pytest.mark.parametrize("falls", [True, False])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 40])
+def test_no_legend_hides_a_point(epochs, falls, resumed_at):
+    history, best = made_up(epochs)
+    if epochs <= 5 and not falls:
+        losses = history.column("validation_loss")[::-1]
+        for entry, loss in zip(history.epochs, losses, strict=True):
+            entry |= {"train_loss": loss - 0.1, "validation_loss": loss, loss_at_noise(4): 1.3 * loss}
+    if resumed_at is not None:
+        history.resumes = [{"epoch": resumed_at}]
+    assert under_legends(loss_figure(history, best)) == []
+
+
+@pytest.mark.parametrize("epochs", [6, 40, 300])
+def test_after_a_few_epochs_the_legend_stays_in_its_corner(epochs):
+    figure = loss_figure(*made_up(epochs))
+    figure.canvas = FigureCanvasAgg(figure)
+    figure.canvas.draw()
+    losses = figure.axes[0]
+    corner = losses.transAxes.inverted().transform(losses.get_legend().get_window_extent())[1]
+    assert (corner > 0.95).all()
+
+
+def test_perplexity_and_recovery_of_one_epoch_are_two_points():
+    figure = loss_figure(*made_up(1))
+    figure.canvas = FigureCanvasAgg(figure)
+    figure.canvas.draw()
+    panels = [panel for panel in figure.axes if panel.get_ylabel() in ("perplexity", "recovery, %")]
+    heights = [panel.transData.transform(panel.get_lines()[0].get_xydata())[0][1] for panel in panels]
+    assert len(heights) == 2 and abs(heights[0] - heights[1]) > 20  # pixels
 
 
 def test_nothing_is_written_before_the_first_epoch_is_over(tmp_path):

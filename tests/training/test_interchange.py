@@ -470,7 +470,7 @@ def test_an_unrelated_model_is_one_line(tmp_path):
     file = OtherTrainer().save(
         tmp_path / "x.pt", encoder_state_dict=other.encoder.state_dict(), decoder_state_dict=other.decoder.state_dict()
     )
-    with pytest.raises(CheckpointError, match=r"another kind of model; \d+ of its \d+ weights have names") as caught:
+    with pytest.raises(CheckpointError, match=r"this one does not know \d+ of its \d+ weights by name") as caught:
         imported(file, tmp_path / "run")
     assert "\n" not in str(caught.value)
 
