@@ -132,4 +132,4 @@ def test_every_checkpoint_of_a_run_verifies(start):
     found = CheckpointStore(trainer.save_dir).resumable()
     assert len(found) >= 3
     for path in found:
-        assert verify(path).registered == list(trainer.registered)
+        assert verify(path).registered == list(trainer.registered.by_name())
