@@ -25,7 +25,12 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 done for a part of the files, 2 impossible as asked."""
+    """Run one command.
+
+    Returns
+    -------
+    the exit status: 0 done, 1 done for a part of the files, 2 impossible as asked, 130 stopped by Ctrl-C
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m protein_model COMMAND [options]\n")
@@ -42,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        advice = "the same command goes on" if arguments[0] == "design" else "give the same command again"
+        print(f"stopped by Ctrl-C; {advice}", file=sys.stderr)
+        return cache.INTERRUPTED
 
 
 if __name__ == "__main__":

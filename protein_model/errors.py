@@ -10,6 +10,13 @@ class UserError(Exception):
     """A file or an option cannot be used as given; the message says which, what is wrong and what to do."""
 
 
+def in_words(error: Exception) -> str:
+    """What an error says, in one line; of a file that cannot be opened its name and the reason."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
 def first_line(error: Exception) -> str:
     """What an error says, up to the end of its first line that says anything; its type where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

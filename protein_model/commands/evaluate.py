@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.addresses import data_path, is_address
+from ..errors import in_words
 from ..which_model import find_model, model_digest
 from .design import ORDERS
 from .model_option import add_model_option
@@ -162,7 +163,7 @@ def _structures(options: argparse.Namespace, model: Path | None) -> tuple[list[S
         try:
             structures.append(read_structure(file))
         except (StructureError, OSError) as error:
-            problems.append(str(error))
+            problems.append(in_words(error))
     return structures, problems
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..which_model import find_model, model_digest
+from ..wording import counted
 from .constraint_options import OptionError, add_selection_options
 from .model_option import add_model_option
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from ..data.progress import Progress
-    from ..errors import UserError
+    from ..errors import UserError, in_words
     from ..inference.design import load_model
     from ..inference.folders import make_output_folder, output_names
     from ..inference.given_sequences import records_for
@@ -65,7 +66,8 @@ def main(arguments: Sequence[str]) -> int:
             records = None if given is None else given[name]
             results.append((number, *score_file(model, file, stem, records, settings, options.out_dir)))
         except (UserError, OSError) as error:
-            results.append((number, [{"input": str(file), "name": name, "error": str(error)}], [str(error)]))
+            reason = in_words(error)
+            results.append((number, [{"input": str(file), "name": name, "error": reason}], [reason]))
         progress.advance()
     progress.close()
     results = sorted(processes.gather(results), key=lambda result: result[0])
@@ -87,7 +89,7 @@ def _tell(rows: list[dict[str, Any]], problems: list[str], out_dir: Path, settin
     scored = [row for row in rows if "error" not in row]
     for row in scored:
         print(_line(row))
-    print(f"{out_dir / TABLE_CSV}: {len(scored):,} sequences scored, {len(problems):,} problems")
+    print(f"{out_dir / TABLE_CSV}: {counted(len(scored), 'sequence')} scored, {counted(len(problems), 'problem')}")
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from ..structures import Structure, sequence_of
+from ..wording import counted
 from .addresses import is_address, refuse_password
 from .building import BuildStatistics, bring_up_to_date, remove_unlisted
 from .errors import CacheError, CacheInterrupted, Unusable
@@ -165,19 +166,19 @@ class StructureCache:
         counts = self.statistics
         rate = f" ({counts.read / counts.seconds:,.0f}/s)" if counts.read and counts.seconds else ""
         lines = [
-            f"{len(self):,} structures with {int(self.lengths.sum()):,} residues from {self._file_count:,} "
-            f"file{'' if self._file_count == 1 else 's'}, one per {self.options.unit}; {counts.read:,} "
+            f"{counted(len(self), 'structure')} with {int(self.lengths.sum()):,} residues from "
+            f"{counted(self._file_count, 'file')}, one per {self.options.unit}; {counts.read:,} "
             f"{self._item_noun} read{rate}, {counts.kept:,} unchanged, {counts.seconds:.1f} s",
         ]
         if self.renamed:
             lines.append(f"{self.renamed:,} structures share their name with another one and are told apart by folder")
         if self._repeated:
-            lines.append(f"{self._repeated:,} lines of the list name a file once more; it is used once")
+            lines.append(f"{counted(self._repeated, 'repeated line')} of the list: each file is used once")
         if self.unusable:
             files = len({line.file for line in self.unusable if not line.unit})
             units = sum(bool(line.unit) for line in self.unusable)
             lines.append(
-                f"not used: {files:,} whole files and {units:,} parts of files, "
+                f"not used: {counted(files, 'whole file')} and {counted(units, 'part')} of files, "
                 f"all listed in {self.folder / REPORT_FILE}"
             )
             lines += count_by_kind(self.unusable)
@@ -363,7 +364,8 @@ def _open_remote(address: str, cache_dir: Path, stop: Callable[[], bool], displa
     sizes = {folder / shard["file"]: shard["size"] for shard in manifest.shards}
     here = sum(path.exists() for path in sizes)
     display.say(
-        f"{len(cache):,} structures with {int(cache.lengths.sum()):,} residues in {len(sizes):,} shards "
+        f"{counted(len(cache), 'structure')} with {int(cache.lengths.sum()):,} residues in "
+        f"{counted(len(sizes), 'shard')} "
         f"({sum(sizes.values()) / 1e6:,.1f} MB) at {address}, {here:,} of them in {folder}"
     )
     return cache

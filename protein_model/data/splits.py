@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..randomness import derived_seed
+from ..structures.residues import UNKNOWN_RESIDUE
+from ..structures.structure import BACKBONE_ATOM_COUNT
+from ..wording import counted
 from .addresses import is_address
 from .cache import StructureCache
 from .clusters import clusters_by_similarity, clusters_from_file
@@ -109,7 +112,7 @@ def _from_file(cache: StructureCache, path: Path) -> Split:
                 "complexes whose chains are split, use --unit chain"
             )
     total = sum(map(len, listed.values()))
-    notes = [f"{total:,} names in {path}"]
+    notes = [f"{counted(total, 'name')} in {path}"]
     if absent:
         notes.append(f"{len(absent):,} of them have no structure here: {first_few(absent)}")
     return _finish(cache, rows, f"predefined split of {path.name}", notes, str(path))
@@ -210,8 +213,8 @@ def cluster_split(
     needed = 2 + (test_fraction > 0)
     if len(clusters) < needed:
         raise SplitError(
-            f"{len(cache):,} structures form {len(clusters):,} cluster{'s' if len(clusters) > 1 else ''} of similar "
-            f"sequences, and a split needs {needed}: nothing would be left to validate on that was not trained on. Add "
+            f"{counted(len(cache), 'structure')}, but {counted(len(clusters), 'cluster')} of similar sequences, and a "
+            f"split needs {needed}: nothing would be left to validate on that was not trained on. Add "
             "structures of other proteins, or say yourself what to validate on: --use_predefined_split with train/ and "
             "validation/ subfolders or with --split_file"
         )
@@ -223,7 +226,7 @@ def cluster_split(
         rows["test"], remaining = _draw(remaining, test_fraction * len(cache), leave=1)
     rows["train"] = [row for cluster in remaining for row in cluster]
     largest = max(map(len, clusters))
-    notes = [f"{len(clusters):,} clusters, the largest of {largest:,} structures", *notes]
+    notes = [f"{counted(len(clusters), 'cluster')}, the largest of {counted(largest, 'structure')}", *notes]
     return _finish(cache, rows, origin, notes, "split by cluster")
 
 
@@ -251,3 +254,25 @@ def _draw(clusters: list[list[int]], target: float, leave: int) -> tuple[list[in
         remaining.remove(smallest)
         drawn = list(smallest)
     return drawn, remaining
+
+
+def refuse_unscorable(cache: StructureCache, split: Split) -> None:
+    """See that there is a residue to train on and one to validate on; losses would be zero without.
+
+    Raises
+    ------
+    SplitError : in one of the two no residue has a complete backbone and a known type
+    """
+    for purpose, rows in (("train", split.train), ("validate", split.validation)):
+        if not any(_is_scored(cache[row]).any() for row in rows.tolist()):  # nearly always, the first one is looked at
+            names = first_few(cache.names[row] for row in rows.tolist())
+            raise SplitError(
+                f"there is nothing to {purpose} on: of {counted(len(rows), 'structure')} ({names}) no residue has both "
+                "a complete backbone and a known type; add structures, or choose others by --use_predefined_split or "
+                "another --seed"
+            )
+
+
+def _is_scored(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    complete = arrays["atom_mask"][:, :BACKBONE_ATOM_COUNT].all(axis=1)
+    return np.asarray(complete & (arrays["residue_type"] != UNKNOWN_RESIDUE))

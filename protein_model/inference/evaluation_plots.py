@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from ..structures import RESIDUE_LETTERS
+from ..wording import counted
 from .evaluation_report import GroupFigures, Report
 from .metrics import NUM_TYPES, Calibration
 from .step_sweep import StepFigures
@@ -98,7 +99,8 @@ def _recovery(report: Report) -> Figure:
     _bars(panels[1, 0], report.groups["secondary structure"], "secondary structure")
     _bars(panels[1, 1], report.groups["residue type"], "native residue type")
     summary = report.summary
-    figure.suptitle(f"{summary.structures:,} structures, {summary.residues:,} residues; bars are 95 % intervals")
+    measured = f"{counted(summary.structures, 'structure')}, {counted(summary.residues, 'residue')}"
+    figure.suptitle(f"{measured}; bars are 95 % intervals")
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..wording import counted
 from .evaluation_report import GroupFigures, Recovery, Report
 from .metrics import Estimate
 from .step_sweep import StepFigures
@@ -38,7 +39,8 @@ def _number(estimate: Estimate | None, interval: bool = False) -> str:
 def report_text(report: Report) -> str:
     """Summary and groups."""
     summary = report.summary
-    parts = [f"{summary.structures:,} structures, {summary.residues:,} scored residues; in brackets 95 % intervals"]
+    measured = f"{counted(summary.structures, 'structure')}, {counted(summary.residues, 'scored residue')}"
+    parts = [f"{measured}; in brackets 95 % intervals"]
     rows: list[list[str]] = []
 
     def recovered(name: str, value: Recovery | None) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, in_words
 from ..model.modeling import ProteinModel
 from ..structures import Structure, read_structure, structure_name, write_fasta, write_structure
 from .constraints import ALL_INPUTS, Constraints, DesignPlan, constraints_from, design_plan
@@ -148,8 +148,10 @@ def output_names(files: Sequence[Path]) -> list[str]:
     names = [structure_name(file) for file in files]
     if len({name.lower() for name in names}) == len(names):
         return names
-    shared = Path(os.path.commonpath([file.resolve().parent for file in files]))
-    whole = ["__".join(file.resolve().relative_to(shared).parts) for file in files]
+    # Links are not followed: several may lead to one file, or to nothing.
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    shared = Path(os.path.commonpath([file.parent for file in absolute]))
+    whole = ["__".join(file.relative_to(shared).parts) for file in absolute]
     again = [name.lower() for name in names]
     stems = [long if again.count(name.lower()) > 1 else name for name, long in zip(names, whole, strict=True)]
     if len({stem.lower() for stem in stems}) < len(stems):
@@ -240,8 +242,8 @@ def run_designs(
     failures: list[Failure] = []
 
     def fail(entry: DesignInput, error: Exception) -> None:
-        failures.append(Failure(str(entry.path), _one_line(error)))
-        reason = _one_line(error)
+        reason = in_words(error)
+        failures.append(Failure(str(entry.path), reason))
         advance(entry, reason if str(entry.path) in reason else f"{entry.path}: {reason}", True)
 
     for batch in _batches(inputs, settings, folder, max_residues(next(model.parameters()).device), fail, advance):
@@ -383,7 +385,3 @@ def write_table(
     document = {"settings": asdict(settings), "inputs": len(inputs), "failed": len(reasons), "designs": rows}
     write_text(folder / TABLE_JSON, json.dumps(document, indent=1, allow_nan=False))
     return rows
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -14,6 +14,7 @@ import transformers
 from accelerate import Accelerator
 
 from .. import __version__
+from ..wording import counted
 from .arguments import Settings, absolute_paths
 from .launching import describe_batch
 from .preparation import TrainingData
@@ -72,9 +73,9 @@ def lines_about(
         f"{parameters:,} parameters · {accelerator.num_processes} process"
         f"{'es' if accelerator.num_processes > 1 else ''} on {accelerator.device.type}"
         f"{', each with a slice of the model (FSDP2)' if accelerator.is_fsdp2 else ''}, precision "
-        f"{accelerator.mixed_precision} · {len(data.split.train):,} training and {len(data.split.validation):,} "
-        f"validation structures · {data.plan.steps_per_epoch:,} optimizer steps per epoch · "
-        f"{settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
+        f"{accelerator.mixed_precision} · {len(data.split.train):,} training and "
+        f"{counted(len(data.split.validation), 'validation structure')} · "
+        f"{counted(data.plan.steps_per_epoch, 'optimizer step')} per epoch · {counted(settings.epochs, 'epoch')}"
     )
     yield describe_batch(
         settings.batch_size,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from ..wording import counted
 from .checkpoints import MANIFEST
 from .inspection import CheckpointReport, SaveFolderReport
 
@@ -47,7 +48,7 @@ def save_folder_text(report: SaveFolderReport) -> str:
             )
         )
     size = sum(entry.size for entry in report.checkpoints)
-    lines = [f"{report.path}: {len(report.checkpoints)} checkpoints, {size_text(size)}", *_table(rows)]
+    lines = [f"{report.path}: {counted(len(report.checkpoints), 'checkpoint')}, {size_text(size)}", *_table(rows)]
     lines += [f"  damaged: {problem}" for problem in report.problems]
     best = next((entry for entry in report.checkpoints if not entry.problems), None)
     if best is not None:
@@ -90,9 +91,9 @@ def _paragraphs(report: CheckpointReport) -> list[tuple[str, str]]:
         if report.step is not None:
             text += f" · optimizer step {report.step:,}"
         if report.steps_per_epoch is not None:
-            text += f" · {report.steps_per_epoch:,} steps per epoch"
+            text += f" · {counted(report.steps_per_epoch, 'step')} per epoch"
         if report.step_in_epoch:
-            text += f" · {report.step_in_epoch:,} steps of epoch {report.epoch + 1} done"
+            text += f" · {counted(report.step_in_epoch, 'step')} of epoch {report.epoch + 1} done"
         paragraphs.append(("progress", text))
     if report.best_loss is not None:
         paragraphs.append(("best", _best(report)))
@@ -140,7 +141,7 @@ def _losses(report: CheckpointReport) -> list[str]:
     rows = [("epoch", "train loss", "validation loss")]
     for entry in report.epochs[-EPOCHS_SHOWN:]:
         rows.append((str(entry["epoch"]), _loss(entry.get("train_loss")), _loss(entry.get("validation_loss"))))
-    title = f"  losses, nats/residue, of {len(report.epochs)} epochs"
+    title = f"  losses, nats/residue, of {counted(len(report.epochs), 'epoch')}"
     if len(report.epochs) > EPOCHS_SHOWN:
         title += f" the last {EPOCHS_SHOWN}"
     return [title, *(f"  {line}" for line in _table(rows))]
@@ -181,7 +182,7 @@ def _best(report: CheckpointReport) -> str:
     if report.best_epoch:
         text += f" at epoch {report.best_epoch}"
     if report.epochs_without_improvement:
-        text += f" · {report.epochs_without_improvement} epochs without improvement since"
+        text += f" · {counted(report.epochs_without_improvement, 'epoch')} without improvement since"
     return text
 
 

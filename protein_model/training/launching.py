@@ -18,6 +18,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch.distributed import DistError, PrefixStore, TCPStore
 
 from ..errors import UserError
+from ..wording import counted
 
 BEAT_SECONDS = 2.0
 SECONDS_BEFORE_WAITING_IS_TOLD = 60.0
@@ -70,8 +71,8 @@ def describe_batch(
     lengths : (structures,) residues of the training structures
     steps : optimizer steps per epoch
     """
-    limits = [f"{batch_size:,} structures"] if batch_size is not None else []
-    limits += [f"{batch_residues:,} residues"] if batch_residues is not None else []
+    limits = [counted(batch_size, "structure")] if batch_size is not None else []
+    limits += [counted(batch_residues, "residue")] if batch_residues is not None else []
     per_process = shards // processes
     return (
         f"Global batch: {processes} process{'es' if processes > 1 else ''} x {per_process} "

@@ -20,6 +20,7 @@ from accelerate.utils import broadcast_object_list
 from ..data.addresses import is_address, refuse_password
 from ..errors import UserError
 from ..model.configuration import ProteinModelConfig
+from ..wording import counted
 from . import compatibility
 from .arguments import GivenOptions, Settings
 from .checkpoints import CheckpointError, CheckpointStore, ResumePoint, locate, save_folder
@@ -128,7 +129,7 @@ def _choose(given: GivenOptions, shards: int, say: Say) -> SavedRun | None:
     for problem in point.problems:
         say(f"WARNING: damaged checkpoint: {problem}")
     if point.problems:
-        lost = f"; {point.steps_lost:,} optimizer steps are done again" if point.steps_lost is not None else ""
+        lost = f"; to do again: {counted(point.steps_lost, 'optimizer step')}" if point.steps_lost is not None else ""
         say(f"Falling back to {point.folder}{lost}")
     try:
         description = json.loads((point.folder / SETTINGS_FILE).read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from ..wording import counted
 from .progress import BestValidation, LossHistory
 
 FILES = {
@@ -39,7 +40,7 @@ def run_summary(
         residues = sum(entry.get("residues_per_second", 0.0) * entry.get("seconds", 0.0) for entry in history.epochs)
         lines += [
             f"epochs          {len(history.epochs):,} recorded, the last is number {last['epoch']:,.0f}, "
-            f"{last['step']:,.0f} optimizer steps; resumed {_times(len(history.resumes))}",
+            f"{counted(int(last['step']), 'optimizer step')}; resumed {_times(len(history.resumes))}",
             f"training time   {duration(seconds)} in all epochs; this launch took {duration(launch_seconds)}, of which "
             f"{duration(save_stall_seconds)} waiting for checkpoints",
             f"speed           {residues / max(seconds, 1e-9):,.0f} residues/s on average",

@@ -36,6 +36,7 @@ from ..model.configuration import RESIDUE_LETTERS
 from ..model.modeling import ProteinModel, parameter_count
 from ..processor import flush_denormals
 from ..randomness import derived_seed
+from ..wording import counted
 from .arguments import GivenOptions, Settings, refuse_addresses
 from .averaging import WeightAverage
 from .checkpoints import BEST_MODEL, STATE_FOLDER, CheckpointError, CheckpointStore, save_folder
@@ -237,7 +238,12 @@ class Trainer:
             interrupted = error
         if self._any_process(interrupted is not None or bool(self.stop)):
             self.store.unlock()
-            raise RunStopped(str(interrupted or "stopped before training began"))
+            reason = f": {interrupted}" if interrupted is not None else ""
+            self.console.say(
+                f"Stopped by {self._signal_name()} before training began{reason}; nothing of it is lost, start the run "
+                "again in the same way"
+            )
+            raise RunStopped("before training began")
         if self.accelerator.num_processes > 1:
             refuse_different_data(gather_object([data.cache.fingerprint]), self.settings.pdb_path)
         return data
@@ -282,7 +288,8 @@ class Trainer:
         settings, progress = self.settings, self.progress
         if progress.epochs_recorded >= settings.epochs:
             self.console.say(
-                f"Nothing to do: {progress.epoch} of {settings.epochs} epochs are done; a higher --epochs goes on."
+                f"Nothing to do: {progress.epoch} of {counted(settings.epochs, 'epoch')} done; "
+                "a higher --epochs goes on."
             )
         self._complete_save()
         self.steps.settle_buckets()
@@ -299,7 +306,7 @@ class Trainer:
                 self._end_epoch(result)
         if self._out_of_patience():
             self.console.say(
-                f"Stopped early: no improvement for {self.best.epochs_without_improvement} epochs "
+                f"Stopped early: no improvement for {counted(self.best.epochs_without_improvement, 'epoch')} "
                 f"(--early_stopping_patience {settings.early_stopping_patience})."
             )
         self._insist_on_last_save()
@@ -402,8 +409,8 @@ class Trainer:
         self.history.divergences = divergences
         progress.skipped_steps = sorted(skipped | set(progress.skipped_steps))
         self.console.say(
-            f"WARNING: {refused.what}. Back to {folder}, {refused.step - progress.step:,} optimizer steps are done "
-            "again, and this one is left out (--on_divergence rollback)."
+            f"WARNING: {refused.what}. Back to {folder}, {counted(refused.step - progress.step, 'optimizer step')} to "
+            "do again, and this one is left out (--on_divergence rollback)."
         )
         return True
 
@@ -546,14 +553,16 @@ class Trainer:
         name = f"checkpoint_step_{self.progress.step}"
         self._save([name])
         self._insist_on_last_save()
-        received = self.stop.received.name if self.stop.received is not None else "a signal on another process"
         self.console.say(
-            f"Stopped by {received} after optimizer step {self.progress.step:,} (epoch {self.progress.epoch + 1} of "
-            f"{self.settings.epochs}); {self.save_dir / name} is committed. Go on with: --resume_from latest "
-            f"--save_dir {self.save_dir}"
+            f"Stopped by {self._signal_name()} after optimizer step {self.progress.step:,} (epoch "
+            f"{self.progress.epoch + 1} of {self.settings.epochs}); {self.save_dir / name} is committed. "
+            f"Go on with: --resume_from latest --save_dir {self.save_dir}"
         )
         self.accelerator.wait_for_everyone()
         raise RunStopped(name)
+
+    def _signal_name(self) -> str:
+        return self.stop.received.name if self.stop.received is not None else "a signal on another process"
 
     def _insist_on_last_save(self) -> None:
         """Wait for the last checkpoint; where it could not be written, try once more before giving up."""
@@ -639,8 +648,8 @@ class Trainer:
             progress.start_epoch()
         if old_steps != steps_per_epoch and steps_known:
             say(
-                f"WARNING: an epoch has {steps_per_epoch:,} optimizer steps now, {old_steps:,} before"
-                + (f"; the {begun:,} steps of the unfinished epoch are done again" if begun else "")
+                f"WARNING: an epoch has {counted(steps_per_epoch, 'optimizer step')} now, {old_steps:,} before"
+                + (f"; to do again, of the unfinished epoch: {counted(begun, 'step')}" if begun else "")
             )
         self.steps.restart_sums(self.progress.epoch_sums)
         validation_set = self._run_description()["data"]["validation_set"]
@@ -662,8 +671,8 @@ class Trainer:
             f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
             f"{progress.epochs_recorded + 1}"
             + (f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else "")
-            + f" of {settings.epochs}; {len(self.history.column('train_loss'))} epochs in the train history, "
-            f"{len(self.history.column('validation_loss'))} in the validation history; best validation loss "
+            + f" of {settings.epochs}; {counted(len(self.history.column('train_loss')), 'epoch')} in the train "
+            f"history, {len(self.history.column('validation_loss'))} in the validation history; best validation loss "
             f"{self.best.loss:.4f} nats/residue (epoch {self.best.epoch}); learning rate "
             f"{before.rate(max(progress.step - 1, 0)):.3e} -> {after.rate(progress.step):.3e}"
         )

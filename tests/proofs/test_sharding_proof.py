@@ -96,7 +96,7 @@ def test_what_one_process_sees_alone(structures, cache_dir, tmp_path, figures):
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert "Back to " in done.stdout and "1 optimizer steps are done again" in done.stdout
+    assert "Back to " in done.stdout and "1 optimizer step to do again" in done.stdout
     shares, skipped = zip(*(json.loads((tmp_path / f"process.{rank}").read_text()) for rank in range(2)), strict=True)
     assert skipped == ([3], [3])
     figures(f"of weights, average and optimizer state, process 0 holds {shares[0]:.1%} and process 1 {shares[1]:.1%}")

@@ -43,7 +43,7 @@ def test_rollback_goes_back_and_leaves_the_step_out(start, capsys):
     trainer = poison(start(epochs=3, save_every_steps=2, on_divergence="rollback"), {3})
     trainer.fit()
     said = capsys.readouterr().out
-    assert "checkpoint_step_2, 1 optimizer steps are done again, and this one is left out" in said
+    assert "checkpoint_step_2, 1 optimizer step to do again, and this one is left out" in said
     assert trainer.progress.skipped_steps == [3]
     assert [entry["epoch"] for entry in trainer.history.epochs] == [1, 2, 3]
     assert all(torch.isfinite(parameter).all() for parameter in trainer.steps.parameters)

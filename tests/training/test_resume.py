@@ -202,7 +202,7 @@ def test_latest_starts_a_run_that_has_no_checkpoint_yet(start, capsys):
 def test_a_finished_run_says_so(start, capsys):
     start(epochs=1).fit()
     start(resume_from="latest").fit()
-    assert "Nothing to do: 1 of 1 epochs are done" in capsys.readouterr().out
+    assert "Nothing to do: 1 of 1 epoch done" in capsys.readouterr().out
 
 
 def test_early_stopping_stops_and_stays_stopped(start, capsys):
