@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .commands import cache, convert, design, evaluate, export, inspect, push, score
-from .errors import UserError
+from .errors import UserError, in_words
 from .processor import keep_memory
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[arguments[0]][0](arguments[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a disk that is full or gone, in the midst of the work
+        print(f"error: {in_words(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         advice = "the same command goes on" if arguments[0] == "design" else "give the same command again"

@@ -11,9 +11,9 @@ class UserError(Exception):
 
 
 def in_words(error: Exception) -> str:
-    """What an error says, in one line; of a file that cannot be opened its name and the reason."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        return f"{error.filename}: {error.strerror}"
+    """What an error says, in one line; of the operating system the reason, with the name of the file if it is known."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())
 
 

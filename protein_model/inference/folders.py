@@ -8,6 +8,7 @@ the table and does not stop the others.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import hashlib
@@ -213,11 +214,28 @@ def make_output_folder(folder: Path) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, that becomes `path`; where writing fails, nothing is left.
+
+    Raises
+    ------
+    OutputError : the operating system refuses; it does not always say itself which file it is about
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def run_designs(
@@ -256,7 +274,9 @@ def run_designs(
         for job, result in zip(batch, results, strict=True):
             try:
                 _write(job.entry, result, settings, folder)
-            except (UserError, OSError) as error:
+            except OSError as error:
+                fail(job.entry, OutputError(f"{folder}: cannot be written to: {error.strerror or error}"))
+            except UserError as error:
                 fail(job.entry, error)
             else:
                 advance(job.entry, _summary(job.entry, result), False)
@@ -343,9 +363,8 @@ def _write(entry: DesignInput, results: Sequence[DesignResult], settings: RunSet
     records = [native_record(results[0].structure, input=entry.digest)]
     records += [(record.header, record.sequence) for result in results for record in result.records(settings.model)]
     path = fasta_path(entry, folder)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write_fasta(temporary, records)
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        write_fasta(temporary, records)
 
 
 def _summary(entry: DesignInput, results: Sequence[DesignResult]) -> str:

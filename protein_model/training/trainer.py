@@ -572,7 +572,10 @@ class Trainer:
             self.writer.wait()
             failure = self.writer.last_failure
             if self._any_process(failure is not None):
-                raise CheckpointError(f"the end of the run is not saved: {failure or 'see the message of process 0'}")
+                raise CheckpointError(
+                    f"the end of the run is not saved: {failure or 'see the message of process 0'}; once there is room "
+                    f"to write to, go on with --resume_from latest --save_dir {self.save_dir}"
+                )
 
     def _write_history(self) -> None:
         try:

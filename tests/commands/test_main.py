@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 import time
 
+from protein_model.__main__ import COMMANDS, main
 from tests.inference.evaluation_cases import EXAMPLES
 
 
@@ -26,3 +29,12 @@ def test_interrupted_designing_ends_with_one_line_and_goes_on(tiny_model_folder,
     _, said = process.communicate(timeout=60)
     assert said == "stopped by Ctrl-C; the same command goes on\n"
     assert process.returncode == 130
+
+
+def test_a_disk_that_is_full_in_the_midst_of_the_work_is_an_error_in_one_line(monkeypatch, capsys):
+    def full(arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/x")
+
+    monkeypatch.setitem(COMMANDS, "export", (full, ""))
+    assert main(["export"]) == 2
+    assert capsys.readouterr().err == "error: out/x: No space left on device\n"

@@ -60,7 +60,9 @@ def test_native_sequences_of_a_folder(run, tiny_model_folder, tmp_path, capsys):
     document = json.loads((out / "scores.json").read_text())
     assert len(document["sequences"]) == 3 and len(document["problems"]) == 1 and document["settings"]["seed"] == 2
     printed = capsys.readouterr()
-    assert "2 sequences scored, 1 problems" in printed.out and "broken" in printed.err and "nats/residue" in printed.out
+    assert (
+        "2 sequences scored, 1 problem\n" in printed.out and "broken" in printed.err and "nats/residue" in printed.out
+    )
 
 
 def test_given_sequences_and_arrays(run, tmp_path):
