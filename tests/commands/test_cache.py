@@ -32,7 +32,7 @@ def test_it_prints_the_folder_of_the_cache_and_a_summary(tmp_path, capsys):
     lines = errors.splitlines()
     assert lines[0].startswith(f"8 structures with {int(cache.lengths.sum()):,} residues from 9 files, one per chain; ")
     assert lines[1:] == [
-        f"not used: 1 whole files and 0 parts of files, all listed in {folder / 'report.tsv'}",
+        f"not used: 1 whole file and 0 parts of files, all listed in {folder / 'report.tsv'}",
         "       1 x file is empty",
         f"cache: {folder}",
     ]
