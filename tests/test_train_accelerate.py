@@ -64,7 +64,7 @@ def test_trained_to_the_end_is_0_and_a_summary_says_where_everything_is(run, tmp
 def test_early_stopping_is_0_and_stays_0(run, capsys):
     patience = ["--epochs", "9", "--early_stopping_patience", "1", "--early_stopping_min_delta", "1000"]
     assert run(*patience) == 0
-    assert "Stopped early: no improvement for 1 epochs (--early_stopping_patience 1)" in capsys.readouterr().out
+    assert "Stopped early: no improvement for 1 epoch (--early_stopping_patience 1)" in capsys.readouterr().out
     assert run(*patience, "--resume_from", "latest") == 0
 
 

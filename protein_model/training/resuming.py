@@ -129,7 +129,7 @@ def _choose(given: GivenOptions, shards: int, say: Say) -> SavedRun | None:
     for problem in point.problems:
         say(f"WARNING: damaged checkpoint: {problem}")
     if point.problems:
-        lost = f"; to do again: {counted(point.steps_lost, 'optimizer step')}" if point.steps_lost is not None else ""
+        lost = f"; {counted(point.steps_lost, 'optimizer step')} to do again" if point.steps_lost is not None else ""
         say(f"Falling back to {point.folder}{lost}")
     try:
         description = json.loads((point.folder / SETTINGS_FILE).read_text(encoding="utf-8"))

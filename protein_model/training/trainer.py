@@ -616,8 +616,9 @@ class Trainer:
             micro_steps = shards_per_process(shards, processes)
             if asked is not None and asked != micro_steps:
                 self.console.say(
-                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into {shards} shards, "
-                    f"which makes {micro_steps} micro-batches for each of {processes} processes"
+                    f"--gradient_accumulation_steps {asked} is not used: the run cuts a step into "
+                    f"{counted(shards, 'shard')}, which makes {counted(micro_steps, 'micro-batch', 'micro-batches')} "
+                    f"for each of {counted(processes, 'process', 'processes')}"
                 )
         # Micro-batches are weighted by this trainer; the Accelerator must not divide by their number as well.
         self.accelerator.gradient_accumulation_steps = 1
@@ -682,11 +683,38 @@ class Trainer:
         if settings.dry_run:
             return
         self.history.resumes.append({"step": progress.step, "epoch": fraction, "checkpoint": str(folder)})
+        fewer_steps = saved.point.manifest.step > progress.step
+        if fewer_steps:
+            self._save_in_new_steps(old_steps)
         if self.accelerator.is_main_process:
             for path in self.store.set_aside_after(progress.step):
                 self._went_back = True
-                say(f"Set aside, later than the checkpoint resumed from: {path}")
+                reason = (
+                    f"its epochs have {old_steps:,} steps" if fewer_steps else "later than the checkpoint resumed from"
+                )
+                say(f"Set aside, {reason}: {path}")
         self.accelerator.wait_for_everyone()
+
+    def _save_in_new_steps(self, old_steps: int) -> None:
+        """Write what was loaded once more, before the checkpoint that it is from is set aside.
+
+        Checkpoints are ordered by steps. Where an epoch has fewer of them than before, the new ones of the run have
+        fewer steps than those it goes on from, which must make way; a kill before the next save would lose everything.
+        """
+        if self.accelerator.is_main_process:
+            name = f"checkpoint_step_{self.progress.step}"
+            description = self._run_description()
+            step, epochs = self.progress.step, self.progress.epochs_recorded
+            self.writer.save([name], self._state(), step, epochs, description, lambda: None)
+            self.writer.wait()
+        else:
+            help_snapshot(self._state())
+        failure = self.writer.last_failure
+        if self._any_process(failure is not None):
+            raise CheckpointError(
+                f"an epoch had {old_steps:,} optimizer steps, and has fewer now, so that the checkpoint has to be "
+                f"written anew, but {failure or 'see the message of process 0'}"
+            )
 
 
 def _accelerator(given: GivenOptions) -> Accelerator:
