@@ -13,7 +13,8 @@ class UserError(Exception):
 def in_words(error: Exception) -> str:
     """What an error says, in one line; of the operating system the reason, with the name of the file if it is known."""
     if isinstance(error, OSError) and error.strerror is not None:
-        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        name = error.filename2 or error.filename  # of two, the one that is written to
+        return error.strerror if name is None else f"{name}: {error.strerror}"
     return " ".join(str(error).split())
 
 

@@ -19,5 +19,10 @@ def test_a_full_disk_is_told_without_a_number():
     assert in_words(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == "No space left on device"
 
 
+def test_of_two_files_the_one_that_is_written_to_is_named():
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
+    assert in_words(error) == "to: No space left on device"
+
+
 def test_other_errors_become_one_line():
     assert in_words(ValueError("two\n  lines")) == "two lines"
