@@ -671,12 +671,15 @@ class Trainer:
                 f"Changed on resume: schedule: {schedule_text(before, steps_per_epoch)} in the checkpoint, "
                 f"{schedule_text(after, steps_per_epoch)} now"
             )
+        if progress.epochs_recorded < settings.epochs:
+            place = f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else ""
+            told = f"continues with epoch {progress.epochs_recorded + 1}{place} of {settings.epochs}"
+        else:
+            told = f"{counted(progress.epochs_recorded, 'epoch')} done, of {settings.epochs} wanted"
         say(
-            f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
-            f"{progress.epochs_recorded + 1}"
-            + (f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else "")
-            + f" of {settings.epochs}; {counted(len(self.history.column('train_loss')), 'epoch')} in the train "
-            f"history, {len(self.history.column('validation_loss'))} in the validation history; best validation loss "
+            f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: {told}; "
+            f"{counted(len(self.history.column('train_loss')), 'epoch')} in the train history, "
+            f"{len(self.history.column('validation_loss'))} in the validation history; best validation loss "
             f"{self.best.loss:.4f} nats/residue (epoch {self.best.epoch}); learning rate "
             f"{before.rate(max(progress.step - 1, 0)):.3e} -> {after.rate(progress.step):.3e}"
         )

@@ -202,7 +202,9 @@ def test_latest_starts_a_run_that_has_no_checkpoint_yet(start, capsys):
 def test_a_finished_run_says_so(start, capsys):
     start(epochs=1).fit()
     start(resume_from="latest").fit()
-    assert "Nothing to do: 1 of 1 epoch done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "checkpoint_epoch_1: 1 epoch done, of 1 wanted; 1 epoch in the train history" in said
+    assert "Nothing to do: 1 of 1 epoch done" in said and "continues with epoch 2" not in said
 
 
 def test_early_stopping_stops_and_stays_stopped(start, capsys):
