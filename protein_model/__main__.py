@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .commands import cache, convert, design, evaluate, export, inspect, push, score
-from .errors import UserError
+from .errors import UserError, in_words
 from .processor import keep_memory
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
@@ -25,7 +25,12 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0 done, 1 done for a part of the files, 2 impossible as asked."""
+    """Run one command.
+
+    Returns
+    -------
+    the exit status: 0 done, 1 done for a part of the files, 2 impossible as asked, 130 stopped by Ctrl-C
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m protein_model COMMAND [options]\n")
@@ -42,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a disk that is full or gone, in the midst of the work
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        advice = "the same command goes on" if arguments[0] == "design" else "give the same command again"
+        print(f"stopped by Ctrl-C; {advice}", file=sys.stderr)
+        return cache.INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.addresses import data_path, is_address
+from ..errors import in_words
 from ..which_model import find_model, model_digest
 from .design import ORDERS
 from .model_option import add_model_option
@@ -75,6 +76,7 @@ def _tell(
     from ..inference.evaluation_plots import draw_report, draw_steps
     from ..inference.evaluation_report import build_report, plain
     from ..inference.evaluation_tables import report_text, steps_text
+    from ..inference.folders import write_text
 
     for problem in problems:
         print(f"WARNING: {problem}", file=sys.stderr)
@@ -87,7 +89,7 @@ def _tell(
     if options.out_dir is not None:
         document = {"settings": used, **plain(report), "steps": plain(steps), "unusable": problems}
         path = options.out_dir / JSON_FILE
-        path.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")
+        write_text(path, json.dumps(document, indent=1, allow_nan=False))
         written = [path, *draw_report(options.out_dir, report)]
         if steps:
             written.append(draw_steps(options.out_dir / STEPS_PICTURE, steps))
@@ -166,7 +168,7 @@ def _structures(options: argparse.Namespace, model: Path | None) -> tuple[list[S
         try:
             structures.append(read_structure(file))
         except (StructureError, OSError) as error:
-            problems.append(str(error))
+            problems.append(in_words(error))
     return structures, problems
 
 

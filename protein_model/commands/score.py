@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
 
     from ..data.progress import Progress
-    from ..errors import UserError
+    from ..errors import UserError, in_words
     from ..inference.design import load_model
     from ..inference.folders import make_output_folder, output_names
     from ..inference.given_sequences import records_for
@@ -69,7 +69,8 @@ def main(arguments: Sequence[str]) -> int:
             records = None if given is None else given[name]
             results.append((number, *score_file(model, file, stem, records, settings, options.out_dir)))
         except (UserError, OSError) as error:
-            results.append((number, [{"input": str(file), "name": name, "error": str(error)}], [str(error)]))
+            reason = in_words(error)
+            results.append((number, [{"input": str(file), "name": name, "error": reason}], [reason]))
         progress.advance()
     progress.close()
     results = sorted(processes.gather(results), key=lambda result: result[0])

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..structures.files import NOT_REGULAR
 from .chain_set import scan_blocks
 from .errors import CacheError
 from .sources import Sources
@@ -94,6 +96,8 @@ def hashed(item: SourceItem) -> SourceItem:
     """A whole file with the hash of what is in it now. A file that cannot be read gets the reason instead."""
     now = time.time_ns()
     try:
+        if not stat.S_ISREG(os.stat(item.location).st_mode):  # a pipe would be waited for without end
+            return replace(item, digest=f"{UNREADABLE}{NOT_REGULAR}", status=None, hashed_ns=now)
         status = file_status(item.location)
         content = Path(item.location).read_bytes()
     except OSError as error:

@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from .errors import CacheError, Unusable
 from .index import IndexRecord
@@ -19,6 +20,7 @@ from .storage import write_atomically
 JOURNAL_FILE = "building.jsonl"
 
 Unit = Literal["chain", "complex"]
+_RECORD_ENTRIES = {"index", "file", "size", "items", "rows", "residues", "unusable"}
 ShardRecord = dict[str, Any]  # index, file, size, sha256, items, rows, residues, unusable; see `shards.make_shard`
 
 
@@ -119,6 +121,8 @@ class Manifest:
                     f"the cache {folder} has format version {version}, this release reads {FORMAT_VERSION}; "
                     f"{rebuild_advice(content['source'], folder)}"
                 )
+            if not isinstance(content["shard_count"], int) or not all(map(_is_record, content["shards"])):
+                raise TypeError("a shard is not described as it should be")
             return cls(
                 source=content["source"],
                 options=CacheOptions(**content["options"]),
@@ -133,6 +137,11 @@ class Manifest:
                 f"{folder / CACHE_FILE} is damaged ({type(error).__name__}: {error}); delete it and build "
                 "the cache again"
             ) from error
+
+
+def _is_record(values: Any) -> bool:
+    """Has what a `ShardRecord` needs to have; one of an older release has no checksum."""
+    return isinstance(values, dict) and values.keys() >= _RECORD_ENTRIES
 
 
 def rebuild_advice(source: str, folder: Path) -> str:
@@ -163,9 +172,12 @@ class Journal:
             return None, []
         except (json.JSONDecodeError, UnicodeDecodeError):
             pass  # written half when the build was interrupted; what came before it is good
-        if not entries or entries[0].get("version") != FORMAT_VERSION:
+        if not entries or not isinstance(entries[0], dict) or entries[0].get("version") != FORMAT_VERSION:
             return None, []
-        return cast(int, entries[0]["shard_count"]), entries[1:]
+        shard_count = entries[0].get("shard_count")
+        if not isinstance(shard_count, int):
+            return None, []
+        return shard_count, list(takewhile(_is_record, entries[1:]))
 
     def begin(self, shard_count: int, finished: list[ShardRecord]) -> None:
         """Start it anew with what is known to be good."""

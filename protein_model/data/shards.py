@@ -52,7 +52,7 @@ def open_shard(path: Path) -> pa.Table:
 
     Raises
     ------
-    pa.ArrowInvalid, OSError : it is damaged or not there
+    pa.ArrowException, OSError : it is damaged or not there
     """
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
@@ -67,7 +67,7 @@ def shard_problem(path: Path, size: int) -> str | None:
         return f"it has {found:,} bytes instead of {size:,}"
     try:
         open_shard(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:  # such as an enormous size that there is no memory for
         return f"it is damaged ({error})"
     return None
 

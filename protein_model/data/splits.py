@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..randomness import derived_seed
+from ..structures.residues import UNKNOWN_RESIDUE
+from ..structures.structure import BACKBONE_ATOM_COUNT
 from ..wording import counted
 from .addresses import is_address
 from .cache import StructureCache
@@ -253,3 +255,25 @@ def _draw(clusters: list[list[int]], target: float, leave: int) -> tuple[list[in
         remaining.remove(smallest)
         drawn = list(smallest)
     return drawn, remaining
+
+
+def refuse_unscorable(cache: StructureCache, split: Split) -> None:
+    """See that there is a residue to train on and one to validate on; losses would be zero without.
+
+    Raises
+    ------
+    SplitError : in one of the two no residue has a complete backbone and a known type
+    """
+    for purpose, rows in (("train", split.train), ("validate", split.validation)):
+        if not any(_is_scored(cache[row]).any() for row in rows.tolist()):  # nearly always, the first one is looked at
+            names = first_few(cache.names[row] for row in rows.tolist())
+            raise SplitError(
+                f"there is nothing to {purpose} on: of {counted(len(rows), 'structure')} ({names}) no residue has both "
+                "a complete backbone and a known type; add structures, or choose others by --use_predefined_split or "
+                "another --seed"
+            )
+
+
+def _is_scored(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    complete = arrays["atom_mask"][:, :BACKBONE_ATOM_COUNT].all(axis=1)
+    return np.asarray(complete & (arrays["residue_type"] != UNKNOWN_RESIDUE))

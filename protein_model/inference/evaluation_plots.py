@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator, ScalarFormatter
 from ..structures import RESIDUE_LETTERS
 from ..wording import counted
 from .evaluation_report import GroupFigures, Report
+from .folders import written_whole
 from .metrics import NUM_TYPES, Calibration
 from .step_sweep import StepFigures
 
@@ -86,7 +87,8 @@ def _line(axes: Axes, places: Sequence[int], estimates: np.ndarray, color: str, 
 
 
 def _save(path: Path, figure: Figure) -> Path:
-    figure.savefig(path, dpi=120, format="png")
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)
     return path
 

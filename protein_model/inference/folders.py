@@ -8,6 +8,7 @@ the table and does not stop the others.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import hashlib
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, in_words
 from ..model.modeling import ProteinModel
 from ..structures import Structure, read_structure, structure_name, write_fasta, write_structure
 from ..wording import counted
@@ -156,8 +157,10 @@ def output_names(files: Sequence[Path]) -> list[str]:
     names = [structure_name(file) for file in files]
     if len({name.lower() for name in names}) == len(names):
         return names
-    shared = Path(os.path.commonpath([file.resolve().parent for file in files]))
-    whole = ["__".join(file.resolve().relative_to(shared).parts) for file in files]
+    # Links are not followed: several may lead to one file, or to nothing.
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    shared = Path(os.path.commonpath([file.parent for file in absolute]))
+    whole = ["__".join(file.relative_to(shared).parts) for file in absolute]
     again = [name.lower() for name in names]
     stems = [long if again.count(name.lower()) > 1 else name for name, long in zip(names, whole, strict=True)]
     if len({stem.lower() for stem in stems}) < len(stems):
@@ -219,11 +222,28 @@ def make_output_folder(folder: Path) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, that becomes `path`; where writing fails, nothing is left.
+
+    Raises
+    ------
+    OutputError : the operating system refuses; it does not always say itself which file it is about
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def run_designs(
@@ -248,8 +268,8 @@ def run_designs(
     failures: list[Failure] = []
 
     def fail(entry: DesignInput, error: Exception) -> None:
-        failures.append(Failure(str(entry.path), _one_line(error)))
-        reason = _one_line(error)
+        reason = in_words(error)
+        failures.append(Failure(str(entry.path), reason))
         advance(entry, reason if str(entry.path) in reason else f"{entry.path}: {reason}", True)
 
     for batch in _batches(inputs, settings, folder, max_residues(next(model.parameters()).device), fail, advance):
@@ -262,7 +282,9 @@ def run_designs(
         for job, result in zip(batch, results, strict=True):
             try:
                 _write(job.entry, result, settings, folder)
-            except (UserError, OSError) as error:
+            except OSError as error:
+                fail(job.entry, OutputError(f"{folder}: cannot be written to: {error.strerror or error}"))
+            except UserError as error:
                 fail(job.entry, error)
             else:
                 advance(job.entry, _summary(job.entry, result), False)
@@ -351,9 +373,8 @@ def _write(entry: DesignInput, results: Sequence[DesignResult], settings: RunSet
     records = [native_record(results[0].structure, input=entry.digest)]
     records += [(record.header, record.sequence) for result in results for record in result.records(settings.model)]
     path = fasta_path(entry, folder)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write_fasta(temporary, records)
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        write_fasta(temporary, records)
 
 
 def _summary(entry: DesignInput, results: Sequence[DesignResult]) -> str:
@@ -394,7 +415,3 @@ def write_table(
     document = {"settings": asdict(settings), "inputs": len(inputs), "failed": len(reasons), "designs": rows}
     write_text(folder / TABLE_JSON, json.dumps(document, indent=1, allow_nan=False))
     return rows
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

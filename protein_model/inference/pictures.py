@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from ..structures.selections import residue_name
 from ..wording import counted
 from .constraints import NUM_RESIDUE_TYPES
 from .design import DesignResult
+from .folders import written_whole
 
 RESIDUES_PER_LINE = 50
 NAMED_EVERY = 5
@@ -69,10 +69,9 @@ def draw_designs(path: Path, result: DesignResult) -> None:
         f"mean recovery {100 * result.recovery.mean():.1f} %",
         loc="left",
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, dpi=100, format="png")
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
     plt.close(figure)
-    os.replace(temporary, path)
 
 
 def type_frequencies(residue_type: np.ndarray) -> np.ndarray:

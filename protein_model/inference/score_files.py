@@ -19,7 +19,7 @@ import numpy as np
 from ..model.modeling import ProteinModel
 from ..structures import RESIDUE_LETTERS, read_structure
 from .constraints import NUM_RESIDUE_TYPES, Constraints
-from .folders import write_text
+from .folders import write_text, written_whole
 from .given_sequences import types_on
 from .peer_designs import Record
 from .scoring import DEFAULT_DRAWS, ScoreResult, ScoringError, score_types
@@ -141,10 +141,8 @@ def write_residues(path: Path, result: ScoreResult) -> None:
 def write_matrix(path: Path, result: ScoreResult, values: np.ndarray) -> None:
     """(S, L, 20) values as NumPy array (`.npy`, NaN where not scored), or as CSV with a row for each scored residue."""
     if path.suffix == ".npy":
-        temporary = path.with_name(f".{path.name}")
-        with temporary.open("wb") as stream:
+        with written_whole(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, values.astype(np.float32))
-        temporary.replace(path)
         return
     rows = (
         [*place, *map(_number, values[index, row].tolist())]

@@ -6,6 +6,7 @@ import codecs
 import gzip
 import os
 import re
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from .errors import StructureError
 
 STRUCTURE_ENDINGS = (".pdb", ".ent", ".cif", ".mmcif", ".pdb.gz", ".ent.gz", ".cif.gz", ".mmcif.gz")
 LIST_ENDINGS = (".txt", ".list")  # text files of paths
+NOT_REGULAR = "is no regular file but a pipe, a device or a folder"
 _GZIP_MAGIC = b"\x1f\x8b"
 # mmCIF begins with a data block; before it there may be blank lines and comments.
 _MMCIF_START = re.compile(rb"(?:\s|#[^\n]*\n)*data_", re.IGNORECASE)
@@ -126,9 +128,11 @@ def read_content(path: str | Path) -> bytes:
 
     Raises
     ------
-    StructureError : the compressed data are cut off or damaged, or there is nothing in the file
+    StructureError : the compressed data are cut off or damaged, there is nothing in the file, or it is a pipe
     OSError : the file cannot be opened
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+        raise StructureError(path, NOT_REGULAR)
     content = Path(path).read_bytes()
     if content.startswith(_GZIP_MAGIC):
         try:

@@ -154,7 +154,9 @@ class Settings:
         "--resume_from latest and nothing in --save_dir, the run goes on from there.",
     )
     save_every: int = _option(1, "Epochs between checkpoints.")
-    save_every_steps: int | None = _option(None, "Optimizer steps between checkpoints within an epoch.")
+    save_every_steps: int | None = _option(
+        None, "Optimizer steps between checkpoints within an epoch, of which the two newest stay."
+    )
     keep_last: int | None = _option(None, "Keep only this many of the newest checkpoints (2 or more); default all.")
     keep_every: int | None = _option(None, "With --keep_last, keep every checkpoint whose epoch is a multiple of this.")
     extend_schedule: Literal["stretch", "hold", "rewarm"] = _option(

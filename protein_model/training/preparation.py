@@ -24,7 +24,7 @@ from ..data.cache import CacheOptions, StructureCache, build_cache
 from ..data.collate import StructureDataset, collate
 from ..data.parts import equal_parts, parts_of_neighbours
 from ..data.progress import Progress
-from ..data.splits import Split, cluster_split, predefined_split
+from ..data.splits import Split, cluster_split, predefined_split, refuse_unscorable
 from ..model.configuration import ProteinModelConfig
 from .arguments import EXAMPLES, Settings
 from .signals import listen_to_trainer
@@ -102,6 +102,7 @@ def prepare_data(
     if not settings.dry_run:
         # Now, so that no training depends on a network; without parts, the first few steps need every shard anyway.
         cache.fetch(rows, should_stop, Progress(say is not None, "fetching the data"))
+        refuse_unscorable(cache, split)
     sampler = MicroBatchSampler(plan)
     train = StructureDataset(cache, split.train, settings.batch_residues, settings.seed)
     validation = StructureDataset(cache, split.validation, None, settings.seed)

@@ -6,12 +6,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
 
 from tqdm import tqdm
 
 LOG_FILE = "train.log"
 
+LINES_KEPT = 1000  # while the log file cannot be written to
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_BAR_UPDATES = 0.5
 
@@ -27,8 +27,9 @@ class Console:
     def __init__(self, active: bool):
         self.active = active
         self.interactive = active and sys.stderr.isatty()
-        self._log: TextIO | None = None
+        self._log: Path | None = None
         self._unwritten: list[str] = []  # until the file is known
+        self._failing = False
         self._lock = threading.Lock()  # checkpoints and pushes speak from threads of their own
 
     def say(self, text: str) -> None:
@@ -64,7 +65,8 @@ class Console:
         with self._lock:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._log = path.open("a", encoding="utf-8")
+                path.open("a").close()
+                self._log = path
             except OSError as error:
                 print(f"WARNING: there will be no log file: {path}: {error.strerror or error}", flush=True)
             self._write()
@@ -73,12 +75,17 @@ class Console:
         if self._log is None:
             return
         try:
-            self._log.writelines(self._unwritten)
-            self._log.flush()
+            # Opened for each line, which are rare: so the file is closed whichever way a run ends.
+            with self._log.open("a", encoding="utf-8") as log:
+                log.writelines(self._unwritten)
         except OSError as error:
-            print(f"WARNING: {self._log.name} cannot be written to any more ({error})", flush=True)
-            self._log = None
-        self._unwritten.clear()
+            if not self._failing:  # once; the next line tries again, with what could not be written
+                print(f"WARNING: {self._log} cannot be written to ({error.strerror or error})", flush=True)
+            self._failing = True
+            del self._unwritten[:-LINES_KEPT]
+        else:
+            self._failing = False
+            self._unwritten.clear()
 
 
 class EpochProgress:

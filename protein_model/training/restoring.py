@@ -47,7 +47,7 @@ def restore(
     schedule: Schedule,
     data: Mapping[str, Any],
     say: Callable[[str], None],
-) -> None:
+) -> int:
     """Load the state of a checkpoint, as the options of this launch want it, and say where the run goes on.
 
     Parameters
@@ -55,6 +55,10 @@ def restore(
     network, optimizer, registered : of this launch, new; they get the state
     schedule, data : of this launch, the latter as `run_description` has it
     say : prints a line
+
+    Returns
+    -------
+    optimizer steps that an epoch had in the run that wrote the checkpoint
 
     Raises
     ------
@@ -79,6 +83,7 @@ def restore(
     registered.weight_average.decay, progress.seed = settings.ema_decay, settings.seed
     # A file of another program may tell no more than epochs.
     steps_known = saved.description["data"]["steps_per_epoch"] is not None
+    old_steps = progress.steps_per_epoch
     _count_in_steps_of(steps_per_epoch, progress, steps_known, say)
     if saved.description["data"].get("validation_set", data["validation_set"]) != data["validation_set"]:
         best.forget()
@@ -92,11 +97,14 @@ def restore(
             f"Changed on resume: schedule: {schedule_text(before, steps_per_epoch)} in the checkpoint, "
             f"{schedule_text(schedule, steps_per_epoch)} now"
         )
+    if progress.epochs_recorded < settings.epochs:
+        place = f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else ""
+        told = f"continues with epoch {progress.epochs_recorded + 1}{place} of {settings.epochs}"
+    else:
+        told = f"{counted(progress.epochs_recorded, 'epoch')} done, of {settings.epochs} wanted"
     say(
-        f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: continues with epoch "
-        f"{progress.epochs_recorded + 1}"
-        + (f", step {progress.step_in_epoch + 1} of {steps_per_epoch}" if progress.step_in_epoch else "")
-        + f" of {settings.epochs}; {counted(len(history.epochs), 'epoch')} in the train history, "
+        f"{'A resume from' if settings.dry_run else 'Resumed from'} {folder}: {told}; "
+        f"{counted(len(history.epochs), 'epoch')} in the train history, "
         f"{len(history.column('validation_loss'))} in the validation history; best validation loss "
         f"{best.loss:.4f} nats/residue (epoch {best.epoch}); learning rate "
         f"{before.rate(max(progress.step - 1, 0)):.3e} -> {schedule.rate(progress.step):.3e}"
@@ -104,6 +112,7 @@ def restore(
     if not settings.dry_run:
         fraction = progress.step / steps_per_epoch
         history.resumes.append({"step": progress.step, "epoch": fraction, "checkpoint": str(folder)})
+    return old_steps
 
 
 def _count_in_steps_of(

@@ -31,6 +31,9 @@ _LINUX_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
 class StopRequest:
     """Remembers the first signal. A second SIGINT ends the process at once.
 
+    Python calls a signal's handler between two instructions of the main thread only, and a backward pass or a wait for
+    other processes is one. So a thread of its own looks out for the second SIGINT.
+
     Attributes
     ----------
     received : the signal, None so far
@@ -38,8 +41,9 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._received_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
+        self._pipe: int | None = None  # the interpreter writes the number of each signal there, as it comes
+        self._previous_pipe = -1
 
     def __bool__(self) -> bool:
         return self.received is not None
@@ -47,6 +51,10 @@ class StopRequest:
     def install(self) -> None:
         """Take over the signals; does nothing outside the main thread, where Python does not allow it."""
         if threading.current_thread() is threading.main_thread():
+            reading, self._pipe = os.pipe()
+            os.set_blocking(self._pipe, False)
+            self._previous_pipe = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+            threading.Thread(target=_end_at_second_interrupt, args=(reading,), daemon=True).start()
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._remember)
 
@@ -55,14 +63,29 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+        if self._pipe is not None:
+            signal.set_wakeup_fd(self._previous_pipe)
+            os.close(self._pipe)  # which ends the thread
+            self._pipe = None
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
         if self.received is None:
-            self.received, self._received_at = signal.Signals(number), now
-        elif number == signal.SIGINT and now - self._received_at > SAME_SIGNAL_SECONDS:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
+            self.received = signal.Signals(number)
+
+
+def _end_at_second_interrupt(pipe: int) -> None:
+    first: float | None = None
+    while numbers := os.read(pipe, 64):
+        now = time.monotonic()
+        for number in numbers:
+            if number not in SIGNALS:
+                continue
+            if first is None:
+                first = now
+            elif number == signal.SIGINT and now - first > SAME_SIGNAL_SECONDS:
+                ctypes.CDLL(None).signal(int(signal.SIGINT), None)  # the default; Python allows it the main thread only
+                os.kill(os.getpid(), signal.SIGINT)
+    os.close(pipe)
 
 
 def shielded(loader: Iterable[Batch]) -> Iterator[Batch]:

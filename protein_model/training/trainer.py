@@ -209,7 +209,12 @@ class Trainer:
             interrupted = error
         if self._any_process(interrupted is not None or bool(self.stop)):
             self.store.unlock()
-            raise RunStopped(str(interrupted or "stopped before training began"))
+            reason = f": {interrupted}" if interrupted is not None else ""
+            self.console.say(
+                f"Stopped by {self._signal_name()} before training began{reason}; nothing of it is lost, start the run "
+                "again in the same way"
+            )
+            raise RunStopped("before training began")
         if self.accelerator.num_processes > 1:
             refuse_different_data(gather_object([data.cache.fingerprint]), self.settings.pdb_path)
         return data
@@ -501,14 +506,16 @@ class Trainer:
         name = f"checkpoint_step_{self.progress.step}"
         self._save([name])
         self._insist_on_last_save()
-        received = self.stop.received.name if self.stop.received is not None else "a signal on another process"
         self.console.say(
-            f"Stopped by {received} after optimizer step {self.progress.step:,} (epoch {self.progress.epoch + 1} of "
-            f"{self.settings.epochs}); {self.save_dir / name} is committed. Go on with: --resume_from latest "
-            f"--save_dir {self.save_dir}"
+            f"Stopped by {self._signal_name()} after optimizer step {self.progress.step:,} (epoch "
+            f"{self.progress.epoch + 1} of {self.settings.epochs}); {self.save_dir / name} is committed. "
+            f"Go on with: --resume_from latest --save_dir {self.save_dir}"
         )
         self.accelerator.wait_for_everyone()
         raise RunStopped(name)
+
+    def _signal_name(self) -> str:
+        return self.stop.received.name if self.stop.received is not None else "a signal on another process"
 
     def _insist_on_last_save(self) -> None:
         """Wait for the last checkpoint; where it could not be written, try once more before giving up."""
@@ -518,7 +525,10 @@ class Trainer:
             self.writer.wait()
             failure = self.writer.last_failure
             if self._any_process(failure is not None):
-                raise CheckpointError(f"the end of the run is not saved: {failure or 'see the message of process 0'}")
+                raise CheckpointError(
+                    f"the end of the run is not saved: {failure or 'see the message of process 0'}; once there is room "
+                    f"to write to, go on with --resume_from latest --save_dir {self.save_dir}"
+                )
 
     def _write_history(self) -> None:
         try:
@@ -569,7 +579,7 @@ class Trainer:
 
     def _go_on_from(self, saved: SavedRun) -> None:
         """Load the state and put the run where the checkpoint stands."""
-        restore(
+        old_steps = restore(
             self.accelerator,
             self.network,
             self.optimizer,
@@ -583,11 +593,36 @@ class Trainer:
         self.steps.restart_sums(self.progress.epoch_sums)
         if self.settings.dry_run:
             return
+        reason = "later than the checkpoint resumed from"
+        if saved.point.manifest.step > self.progress.step:
+            self._save_in_new_steps(old_steps)
+            reason = f"its epochs have {old_steps:,} steps"
         if self.accelerator.is_main_process:
             for path in self.store.set_aside_after(self.progress.step):
                 self._went_back = True
-                self.console.say(f"Set aside, later than the checkpoint resumed from: {path}")
+                self.console.say(f"Set aside, {reason}: {path}")
         self.accelerator.wait_for_everyone()
+
+    def _save_in_new_steps(self, old_steps: int) -> None:
+        """Write what was loaded once more, before the checkpoint that it is from is set aside.
+
+        Checkpoints are ordered by steps. Where an epoch has fewer of them than before, the new ones of the run have
+        fewer steps than those it goes on from, which must make way; a kill before the next save would lose everything.
+        """
+        if self.accelerator.is_main_process:
+            name = f"checkpoint_step_{self.progress.step}"
+            description = self._run_description()
+            step, epochs = self.progress.step, self.progress.epochs_recorded
+            self.writer.save([name], self._state(), step, epochs, description, lambda: None)
+            self.writer.wait()
+        else:
+            help_snapshot(self._state())
+        failure = self.writer.last_failure
+        if self._any_process(failure is not None):
+            raise CheckpointError(
+                f"an epoch had {old_steps:,} optimizer steps, and has fewer now, so that the checkpoint has to be "
+                f"written anew, but {failure or 'see the message of process 0'}"
+            )
 
 
 __all__ = ["RunDiverged", "RunStopped", "Trainer", "TrainingResult"]

@@ -105,7 +105,8 @@ def validate(
         math.fsum(column) for column in gathered[:, 1:].T.tolist()
     )
     return ValidationResult(
-        loss=nll / max(count, 1.0),
+        # Of very few residues, none may happen to be corrupted; the zero would be the best loss of the whole run.
+        loss=nll / count if count else one_shot_nll / max(residues, 1.0),
         one_shot_perplexity=math.exp(one_shot_nll / max(residues, 1.0)),
         one_shot_recovery=correct / max(residues, 1.0),
         residues=int(residues),

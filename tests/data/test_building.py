@@ -28,7 +28,7 @@ from protein_model.data.building import DEAL_ANEW_FACTOR, FILES_PER_SHARD, MAX_S
 from protein_model.data.cache import CacheError, CacheInterrupted, CacheOptions, StructureCache, build_cache, open_cache
 from protein_model.data.inventory import SourceItem
 from protein_model.data.manifest import JOURNAL_FILE, Journal, Manifest
-from protein_model.data.shards import shard_of
+from protein_model.data.shards import FORMAT_VERSION, shard_of
 from protein_model.structures import read_structure
 from tests.data.structure_files import EXAMPLES, assert_same_structure, copy_examples, pdb_text
 from tests.structures.pdb_text import chain, residue
@@ -525,7 +525,7 @@ def test_damaged_and_missing_shards_are_made_again(tmp_path, capsys):
     assert "it is damaged" in errors
 
 
-@pytest.mark.parametrize("damage", ["cut", "other version", "not JSON", "lacks a key"])
+@pytest.mark.parametrize("damage", ["cut", "other version", "not JSON", "lacks a key", "lacks rows", "no number"])
 def test_a_table_of_contents_that_cannot_be_used_is_made_again(tmp_path, damage):
     write_files(tmp_path / "data", 8)
     cache = build(tmp_path / "data", tmp_path)
@@ -539,6 +539,8 @@ def test_a_table_of_contents_that_cannot_be_used_is_made_again(tmp_path, damage)
             "other version": text.replace('"version": ', '"version": 9'),
             "not JSON": text[:-5] + "?",
             "lacks a key": json.dumps(values),
+            "lacks rows": text.replace('"rows"', '"rowz"'),
+            "no number": text.replace('"shard_count": ', '"shard_count": "4", "x": '),
         }[damage]
     )
     with pytest.raises(CacheError, match=r"build the cache again|rebuild it with"):
@@ -560,6 +562,26 @@ def test_a_journal_that_was_cut_off_is_used_as_far_as_it_goes(tmp_path):
     again = build(tmp_path / "data", tmp_path)
     assert again.statistics.kept == sum(len(record["items"]) for record in records[:2])
     assert (content(again), again.fingerprint) == (content(whole), whole.fingerprint)
+
+
+@pytest.mark.parametrize("lines", ["[1]", "3", '{"version": 2}', '{"version": 2, "shard_count": "x"}', None])
+def test_a_journal_of_something_else_is_not_used(tmp_path, lines):
+    write_files(tmp_path / "data", 8)
+    expected = content(build(tmp_path / "data", tmp_path))
+    [folder] = [path.parent for path in tmp_path.glob("*/cache.json")]
+    good = json.dumps({"version": FORMAT_VERSION, "shard_count": MIN_SHARDS})
+    (folder / JOURNAL_FILE).write_text(f"{lines or good}\n" + '{"x": 1}\n')
+    assert content(build(tmp_path / "data", tmp_path)) == expected
+
+
+def test_a_damaged_index_is_made_again(tmp_path):
+    write_files(tmp_path / "data", 8)
+    folder = build(tmp_path / "data", tmp_path).folder
+    [index] = folder.glob("index-*.arrow")
+    good = index.read_bytes()
+    index.write_bytes(good[:100] + bytes(byte ^ 255 for byte in good[100:]))
+    build(tmp_path / "data", tmp_path)
+    assert index.read_bytes() == good
 
 
 def test_several_workers_give_the_same_cache_as_one(tmp_path):

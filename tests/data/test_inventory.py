@@ -101,3 +101,8 @@ def test_blocks_of_a_chain_set_are_hashed_one_by_one(tmp_path):
     assert take_inventory(list_sources(path), [item.to_json() for item in settled]) == settled
     # What was recorded of a part of it, because a build was stopped, does not stand for the whole.
     assert len(take_inventory(list_sources(path), [item.to_json() for item in settled[:2]])) == 3
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.pdb")
+    assert "no regular file" in item_of(tmp_path / "a.pdb").problem

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import protein_model.data.clusters as clusters
 from protein_model.data.cache import CacheInterrupted, CacheOptions, StructureCache, build_cache, open_cache
 from protein_model.data.errors import SplitError
-from protein_model.data.splits import PARTS, Split, cluster_split, predefined_split
+from protein_model.data.splits import PARTS, Split, cluster_split, predefined_split, refuse_unscorable
 from protein_model.structures import Structure, encode_sequence, sequence_of, write_structure
 from tests.data.sequences import family, similarity_of_pairs
-from tests.data.structure_files import EXAMPLES, complex_of, copy_examples, random_pdb_text
+from tests.data.structure_files import EXAMPLES, complex_of, copy_examples, pdb_text, random_pdb_text
 
 
 def build(pdb_path: Path, cache_dir: Path, unit: str = "chain") -> StructureCache:
@@ -430,3 +430,17 @@ def test_a_cache_that_cannot_be_written_is_split_all_the_same(tmp_path, capsys):
     (cache.folder / "clusters.lock").mkdir()  # as good as no right to write, which root always has
     assert by_name(cache, cluster_split(cache, 0, progress=True)) == expected
     assert "so the sequences are grouped anew in each run" in capsys.readouterr().err
+
+
+def test_structures_without_a_residue_to_score_are_refused(tmp_path):
+    for name, residue in (("known", "ALA"), ("unknown", "UNK")):
+        (tmp_path / f"{name}.pdb").write_text(pdb_text(12, residue))
+    cache = build(tmp_path, tmp_path / "cache")
+    known, unknown = np.array([0]), np.array([1])
+    nothing = np.array([], int)
+    refuse_unscorable(cache, Split(known, known, nothing, nothing, ""))
+    refuse_unscorable(cache, Split(np.array([1, 0]), known, nothing, nothing, ""))
+    with pytest.raises(SplitError, match=r"nothing to validate on: of 1 structure \(unknown\.A\)"):
+        refuse_unscorable(cache, Split(known, unknown, nothing, nothing, ""))
+    with pytest.raises(SplitError, match="nothing to train on"):
+        refuse_unscorable(cache, Split(unknown, known, nothing, nothing, ""))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import pytest
 
 from protein_model.errors import UserError
-from protein_model.structures import find_structure_files, missing_files, structure_name
-from protein_model.structures.files import sniff_format
+from protein_model.structures import StructureError, find_structure_files, missing_files, structure_name
+from protein_model.structures.files import read_content, sniff_format
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,9 @@ def test_a_list_that_is_no_text_is_named(tmp_path):
 )
 def test_format(content, kind):
     assert sniff_format(content) == kind
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.pdb")
+    with pytest.raises(StructureError, match=r"a\.pdb: is no regular file"):
+        read_content(tmp_path / "a.pdb")

@@ -10,7 +10,7 @@ import torch
 from protein_model.data.batching import BatchingError
 from protein_model.model.modeling import ProteinModel
 from protein_model.training.arguments import SettingsError
-from protein_model.training.checkpoints import CheckpointError, locate
+from protein_model.training.checkpoints import CheckpointError, CheckpointStore, locate
 
 from .comparison import assert_same, state_of
 
@@ -202,7 +202,9 @@ def test_latest_starts_a_run_that_has_no_checkpoint_yet(start, capsys):
 def test_a_finished_run_says_so(start, capsys):
     start(epochs=1).fit()
     start(resume_from="latest").fit()
-    assert "Nothing to do: 1 of 1 epoch done" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "checkpoint_epoch_1: 1 epoch done, of 1 wanted; 1 epoch in the train history" in said
+    assert "Nothing to do: 1 of 1 epoch done" in said and "continues with epoch 2" not in said
 
 
 def test_early_stopping_stops_and_stays_stopped(start, capsys):
@@ -314,3 +316,18 @@ def test_a_dry_run_tells_and_changes_nothing(start, capsys):
     assert "checkpoint_epoch_1: continues with epoch 2 of 3" in said
     assert "Changed on resume: learning_rate: 0.001 in the checkpoint, 0.0001 now" in said
     assert {path: path.stat().st_mtime_ns for path in first.save_dir.rglob("*")} == before
+
+
+def test_with_fewer_steps_in_an_epoch_nothing_is_lost_by_a_kill_before_the_next_save(start, capsys):
+    first = start(epochs=2)
+    first.fit()
+    again = start(resume_from="latest", epochs=3, batch_residues=900)
+    again.store.unlock()  # and it is killed here
+    steps = again.progress.steps_per_epoch
+    assert steps < first.progress.steps_per_epoch
+    assert "Set aside, its epochs have" in capsys.readouterr().out
+    last = start(resume_from="latest", epochs=3)
+    assert last.progress.epochs_recorded == 2 and last.progress.step == 2 * steps
+    last.fit()
+    assert [entry["epoch"] for entry in last.history.epochs] == [1, 2, 3]
+    assert CheckpointStore(last.save_dir).resumable()[0].name == "checkpoint_epoch_3"

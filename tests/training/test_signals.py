@@ -58,6 +58,26 @@ def test_a_second_interrupt_ends_the_process_at_once_but_not_one_that_comes_twic
     process.stdout.close()
 
 
+def test_a_second_interrupt_also_ends_a_process_that_is_in_one_long_call():
+    program = (
+        "import hashlib; from protein_model.training.signals import StopRequest\n"
+        "stop = StopRequest(); stop.install(); print('ready', flush=True)\n"
+        "hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"  # minutes, in which Python calls no handler
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(10) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
 class StopAtPoll(StopRequest):
     """Comes at the n-th time that somebody asks: in caching, grouping, training, validation, wherever that is."""
 
