@@ -145,7 +145,7 @@ def _read_clusters(cache: StructureCache, path: Path) -> list[list[int]] | None:
         return None
     rows = {name: row for row, name in enumerate(cache.names)}
     groups: defaultdict[str, list[int]] = defaultdict(list)
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():  # a damaged one is made anew
         representative, _, member = line.partition("\t")
         if member in rows:
             groups[representative].append(rows.pop(member))

@@ -181,6 +181,11 @@ def _nothing_found(pdb_path: Path, sources: Sources) -> str:
         message += f"; to train on {chain_sets[0]}, name the file itself: --pdb_path {pdb_path / chain_sets[0]}"
     elif caches:
         message += f"; to train on a finished cache, name its folder: --pdb_path {pdb_path / caches[0]}"
+    elif any(pdb_path.glob("shard-*.arrow")):
+        message += (
+            f"; shards of a cache lie there, but not its {CACHE_FILE}: copy the cache again, or name the structure "
+            "files that it was made of"
+        )
     elif sources.unusable:
         message += f"; {sources.unusable[0].file}: {sources.unusable[0].reason}"
     return message

@@ -156,9 +156,14 @@ def read_structure(path: str | Path) -> Structure:
     if not len(members):
         raise StructureError(path, "no protein residues: only nucleic acids, ligands or waters")
     if not members.mask[:, :BACKBONE_ATOM_COUNT].all(axis=1).any():
-        kind = "CA-only trace: " if not members.mask[:, [0, 2, 3]].any() else ""
-        raise StructureError(path, f"{kind}no residue has a complete backbone (N, CA, C, O)")
+        raise StructureError(path, f"{_kind_of_trace(members.mask)}no residue has a complete backbone (N, CA, C, O)")
     return _finish(structure_name(path), parsed, members)
+
+
+def _kind_of_trace(mask: np.ndarray) -> str:
+    if not mask.any():
+        return "two of N, CA and C lie at one point in each residue: "
+    return "" if mask[:, [0, 2, 3]].any() else "CA-only trace: "
 
 
 def _finish(name: str, parsed: gemmi.Structure, residues: _Residues) -> Structure:
@@ -252,6 +257,9 @@ def _collect(path: Path, parsed: gemmi.Structure) -> _Residues:
     coordinates[place] = xyz
     mask = np.zeros(shape, bool)
     mask.flat[place] = True
+    by_residue = coordinates.reshape(*shape, 3)
+    unknown = _without_geometry(by_residue, mask)
+    by_residue[unknown], mask[unknown] = 0, False
     b_factor, occupancy = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     b_factor.flat[place] = flat.b_iso[atoms]
     occupancy.flat[place] = flat.occ[atoms]
@@ -268,11 +276,20 @@ def _collect(path: Path, parsed: gemmi.Structure) -> _Residues:
         residue_type=residue_type[source],
         number=flat.resnums[first_of_source].astype(np.int32),
         insertion_code=np.ascontiguousarray(flat.icodes[first_of_source]).view("S1").astype("U1"),
-        coordinates=coordinates.reshape(*shape, 3),
+        coordinates=by_residue,
         mask=mask,
         b_factor=b_factor,
         occupancy=occupancy,
     )
+
+
+def _without_geometry(coordinates: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(R,) bool, residues with two of N, CA, C at one point, as where zeros stand for unknown coordinates."""
+    at_one_point = np.zeros(len(mask), bool)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        equal = (coordinates[:, first] == coordinates[:, second]).all(axis=1)
+        at_one_point |= equal & mask[:, first] & mask[:, second]
+    return at_one_point
 
 
 def _flat(path: Path, parsed: gemmi.Structure) -> gemmi.FlatStructure:

@@ -124,6 +124,9 @@ def test_a_folder_of_caches_points_to_the_cache(tmp_path):
     cache = build_cache(tmp_path / "data", tmp_path / "caches", CacheOptions(min_length=3), 1, progress=False)
     with pytest.raises(CacheError, match=f"finished cache, name its folder: --pdb_path .*{cache.folder.name}"):
         list_sources(tmp_path / "caches")
+    (cache.folder / "cache.json").unlink()
+    with pytest.raises(CacheError, match=r"shards of a cache lie there, but not its cache\.json: copy the cache again"):
+        list_sources(cache.folder)
 
 
 def test_names_that_are_not_utf8_are_reported(tmp_path):

@@ -378,11 +378,14 @@ def test_clusters_are_kept_and_made_anew_for_other_contents(tmp_path, monkeypatc
     kept.write_text(kept.read_text()[:-20])
     assert by_name(cache, cluster_split(cache, 0, validation_fraction=0.3)) == by_name(cache, first)
     assert runs == [8, 8]
+    kept.write_bytes(kept.read_bytes()[:-4] + b"\xff" + kept.read_bytes()[-3:])
+    assert by_name(cache, cluster_split(cache, 0, validation_fraction=0.3)) == by_name(cache, first)
+    assert runs == [8, 8, 8]
 
     (tmp_path / "data" / "new.pdb").write_text(random_pdb_text(0))
     cache = build(tmp_path / "data", tmp_path)
     cluster_split(cache, 0, validation_fraction=0.3)
-    assert runs == [8, 8, 9]
+    assert runs == [8, 8, 8, 9]
     assert len(list(cache.folder.glob("clusters-*"))) == 1
     assert build(tmp_path / "data", tmp_path).statistics.read == 0
 

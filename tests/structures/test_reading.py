@@ -180,6 +180,15 @@ class TestMissingAtoms:
         assert structure.backbone_complete.all()
         assert (structure.occupancy[1, :4] == 0).all() and (structure.occupancy[0, :4] == 1).all()
 
+    def test_zeros_are_no_coordinates(self, read):
+        zeros = "".join(line[:30] + f"{0:8.3f}" * 3 + line[54:] for line in residue("SER", 2, 1).splitlines(True))
+        structure = read(residue("ALA", 1, 0) + zeros + residue("GLY", 3, 2))
+        assert sequence_of(structure.residue_type) == "ASG"
+        assert structure.backbone_complete.tolist() == [True, False, True]
+        assert not structure.atom_mask[1].any() and not structure.coordinates[1].any()
+        with pytest.raises(StructureError, match="two of N, CA and C lie at one point in each residue: no residue has"):
+            read(zeros)
+
     def test_calpha_trace_is_refused(self, read):
         text = "".join(residue("ALA", number, number, ("CA",)) for number in range(1, 6))
         with pytest.raises(StructureError, match="CA-only trace"):

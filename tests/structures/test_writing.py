@@ -120,7 +120,7 @@ def test_long_chain_identifiers(tmp_path, manifold):
 )
 def test_what_pdb_cannot_hold(tmp_path, manifold, name, value, message):
     changed = getattr(manifold, name).copy()
-    changed[0] = value
+    changed[(0,) * changed.ndim] = value
     structure = replace(manifold, **{name: changed})
     with pytest.raises(StructureError, match=message):
         write_structure(structure, tmp_path / "copy.pdb")
