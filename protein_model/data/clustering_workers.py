@@ -38,15 +38,17 @@ def links_by_workers(index: WordIndex, num_workers: int) -> Generator[list[Link]
     ------
     SplitError : a process was killed or cannot run, or there is no room for the words
     """
-    events: queue.SimpleQueue[list[Link] | SplitError] = queue.SimpleQueue()
-    with tempfile.TemporaryFile(buffering=0) as file:  # what cannot be written must not be tried again on closing
+    events: queue.SimpleQueue[list[Link] | BaseException] = queue.SimpleQueue()
+    with contextlib.ExitStack() as stack:
         try:
+            # Without a buffer: what cannot be written must not be tried again on closing.
+            file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
             layout = _write(index, file)
         except OSError as error:
             size = sum(array.nbytes for array in index.arrays.values())
             raise SplitError(
-                f"no room for {size / 1e6:,.0f} MB in {tempfile.gettempdir()}, to group sequences by similarity "
-                f"({error.strerror}); name another folder in the environment variable TMPDIR, or {_INSTEAD}"
+                f"no room for {size / 1e6:,.0f} MB of temporary files, to group sequences by similarity "
+                f"({error.strerror}); name a folder in the environment variable TMPDIR, or {_INSTEAD}"
             ) from error
         search = _Search(len(index))
         descriptor = file.fileno()
@@ -59,7 +61,7 @@ def links_by_workers(index: WordIndex, num_workers: int) -> Generator[list[Link]
                 caretaker.start()
             for _ in range(len(index)):
                 event = events.get()
-                if isinstance(event, SplitError):
+                if isinstance(event, BaseException):
                     raise event
                 yield event
         finally:
@@ -86,7 +88,7 @@ class _Search:
 class _Caretaker(threading.Thread):
     """Looks after one worker: hands it sequences and what the others have linked."""
 
-    def __init__(self, search: _Search, worker: Worker, events: queue.SimpleQueue[list[Link] | SplitError]):
+    def __init__(self, search: _Search, worker: Worker, events: queue.SimpleQueue[list[Link] | BaseException]):
         super().__init__(daemon=True)
         self.worker = worker
         self._search = search
@@ -99,6 +101,8 @@ class _Caretaker(threading.Thread):
             pass
         except OSError as error:
             self._events.put(_failed(f"cannot run ({first_line(error)})"))
+        except BaseException as error:  # not lost: the main thread raises it, and would wait for ever without
+            self._events.put(error)
         finally:
             self.worker.close()
 
@@ -112,7 +116,7 @@ class _Caretaker(threading.Thread):
                 requests.write(json.dumps([query, news]) + "\n")
                 requests.flush()
                 reply = replies.readline()
-            if not reply:
+            if not reply.endswith("\n"):  # it died before the end of the line
                 self._events.put(_failed(how_it_ended(self.worker.close())))
                 return
             links = [(first, second) for first, second in json.loads(reply)["links"]]
@@ -121,7 +125,10 @@ class _Caretaker(threading.Thread):
 
 
 def _failed(how: str) -> SplitError:
-    return SplitError(f"a process that groups sequences by similarity {how}; {_INSTEAD}")
+    return SplitError(
+        f"a process that groups sequences by similarity {how}; if memory ran out, give this program fewer processors, "
+        f"such as by taskset, or {_INSTEAD}"
+    )
 
 
 def _write(index: WordIndex, file: io.FileIO) -> str:

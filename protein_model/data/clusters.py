@@ -18,6 +18,7 @@ from .names import NameIndex, first_few
 from .progress import Progress
 from .storage import write_atomically
 
+STOPPED = "stopped while sequences were grouped by similarity"
 CLUSTERING_VERSION = 2  # raise it whenever `clustering` groups sequences differently
 
 
@@ -136,7 +137,7 @@ def clusters_by_similarity(
                 write_atomically(path, "".join(lines))
     except (OSError, CacheError) as error:
         display.say(f"{path} cannot be written ({error}), so the sequences are grouped anew in each run")
-        clusters = _compute_clusters(cache, display, should_stop)
+        clusters = _compute_clusters(cache, display, should_stop, num_workers=1)  # each process of the run does so
     return clusters
 
 
@@ -152,17 +153,23 @@ def _read_clusters(cache: StructureCache, path: Path) -> list[list[int]] | None:
     return None if rows else list(groups.values())
 
 
-def _compute_clusters(cache: StructureCache, display: Progress, should_stop: Callable[[], bool]) -> list[list[int]]:
+def _compute_clusters(
+    cache: StructureCache, display: Progress, should_stop: Callable[[], bool], num_workers: int | None = None
+) -> list[list[int]]:
     def on_sequence() -> None:
         if should_stop():
-            raise CacheInterrupted("stopped while sequences were grouped by similarity")
+            raise CacheInterrupted(STOPPED)
         display.advance()
 
     chains = [(row, sequence) for row in range(len(cache)) for sequence in cache.chain_sequences(row)]
     sequences = [sequence for _, sequence in chains]
     display.start(len(set(sequences)), "sequence")
     try:
-        labels = cluster_sequences(sequences, on_sequence)
+        labels = cluster_sequences(sequences, on_sequence, num_workers)
+    except SplitError:
+        if should_stop():  # a signal to all processes of a job ends those that compare as well
+            raise CacheInterrupted(STOPPED) from None
+        raise
     finally:
         display.close()
     union = _Union(len(cache))

@@ -123,6 +123,8 @@ class _Caretaker(threading.Thread):
             if not self.worker.stopped:
                 known = isinstance(error, CacheError)
                 self._events.put(("error", error if known else CacheError(f"a worker process cannot run: {error}")))
+        except BaseException as error:  # not lost: the main thread raises it, and would wait for ever without
+            self._events.put(("error", error))
         finally:
             self.worker.close()
 
@@ -135,6 +137,8 @@ class _Caretaker(threading.Thread):
                 requests.write(json.dumps({**task, "crashes": crashes}) + "\n")
                 requests.flush()
                 for line in replies:
+                    if not line.endswith("\n"):
+                        break  # it died while it wrote this
                     message = json.loads(line)
                     if "item" in message:
                         reading = message["item"]

@@ -25,7 +25,7 @@ from .rows import SCHEMA, NamedStructure, to_table, units_of
 from .storage import file_digest
 
 # Raise it whenever rows would come out differently: other columns, other decisions in reading structures.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 READING_ATTEMPTS = 3  # for files that change while their shard is being read
 
 

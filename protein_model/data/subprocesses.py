@@ -16,7 +16,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
+# The main process alone decides when a worker ends; batch systems signal all processes of a job, at any time.
 START = (
+    "import signal as s; [s.signal(n, s.SIG_IGN) for n in (s.SIGINT, s.SIGTERM, s.SIGUSR1, s.SIGUSR2)]; "
     "import importlib, json, sys; sys.path[:] = json.loads(sys.argv[2]); importlib.import_module(sys.argv[1]).serve()"
 )
 
@@ -102,9 +104,6 @@ class Worker:
 
 def begin_to_serve() -> Callable[..., None]:
     """To be called first in a worker; gives back a function that sends its keyword arguments as one message."""
-    # The main process alone decides when a worker ends; batch systems signal all processes of a job.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
     # Whatever a library prints must not mix with the messages.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -230,7 +230,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     ------
     OutputError : the operating system refuses; it does not always say itself which file it is about
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # its ending may say what to write
     try:
         yield temporary
         os.replace(temporary, path)
@@ -361,7 +361,8 @@ def _write(entry: DesignInput, results: Sequence[DesignResult], settings: RunSet
         for result in results:
             for sample in range(len(result)):
                 name = f"{entry.stem}_T{result.settings.temperature:g}_{sample + 1}.{settings.structures}"
-                write_structure(result.designed_structure(sample), folder / STRUCTURES_FOLDER / name)
+                with written_whole(folder / STRUCTURES_FOLDER / name) as temporary:
+                    write_structure(result.designed_structure(sample), temporary)
     if settings.pictures:
         from .pictures import draw_designs
 

@@ -156,14 +156,9 @@ def read_structure(path: str | Path) -> Structure:
     if not len(members):
         raise StructureError(path, "no protein residues: only nucleic acids, ligands or waters")
     if not members.mask[:, :BACKBONE_ATOM_COUNT].all(axis=1).any():
-        raise StructureError(path, f"{_kind_of_trace(members.mask)}no residue has a complete backbone (N, CA, C, O)")
+        kind = "CA-only trace: " if not members.mask[:, [0, 2, 3]].any() else ""
+        raise StructureError(path, f"{kind}no residue has a complete backbone (N, CA, C, O)")
     return _finish(structure_name(path), parsed, members)
-
-
-def _kind_of_trace(mask: np.ndarray) -> str:
-    if not mask.any():
-        return "two of N, CA and C lie at one point in each residue: "
-    return "" if mask[:, [0, 2, 3]].any() else "CA-only trace: "
 
 
 def _finish(name: str, parsed: gemmi.Structure, residues: _Residues) -> Structure:
@@ -258,14 +253,12 @@ def _collect(path: Path, parsed: gemmi.Structure) -> _Residues:
     mask = np.zeros(shape, bool)
     mask.flat[place] = True
     by_residue = coordinates.reshape(*shape, 3)
-    unknown = _without_geometry(by_residue, mask)
-    by_residue[unknown], mask[unknown] = 0, False
     b_factor, occupancy = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     b_factor.flat[place] = flat.b_iso[atoms]
     occupancy.flat[place] = flat.occ[atoms]
 
     first_of_source = first_atom[source]
-    return _Residues(
+    residues = _Residues(
         source=source,
         chain=np.array(chains)[source],
         chain_names=list(chain_names),
@@ -281,6 +274,12 @@ def _collect(path: Path, parsed: gemmi.Structure) -> _Residues:
         b_factor=b_factor,
         occupancy=occupancy,
     )
+    unknown = _without_geometry(by_residue, mask)
+    if not unknown.any():
+        return residues
+    if unknown.all():
+        raise StructureError(path, "no coordinates: two of N, CA and C lie at one point in each residue")
+    return residues.take(np.flatnonzero(~unknown))
 
 
 def _without_geometry(coordinates: np.ndarray, mask: np.ndarray) -> np.ndarray:

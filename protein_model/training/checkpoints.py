@@ -8,7 +8,7 @@ written, and when, is left to `trainer`.
       checkpoint_epoch_12/   manifest.json · config.json · model.safetensors · settings.json · state/
       checkpoint_step_340/   the same, in the middle of an epoch
       best_model/            the same, of the epoch with the lowest validation loss
-      superseded/            checkpoints later than the one that a resume went back to
+      superseded/            checkpoints with more steps than a resume that went back, or has shorter epochs
 """
 
 from __future__ import annotations
@@ -315,7 +315,8 @@ class CheckpointStore:
     def set_aside_after(self, step: int) -> list[Path]:
         """Move checkpoints with more steps than `step` out of the way of a run that went back; gives the new paths."""
         moved: list[Path] = []
-        for path in self.resumable():
+        # The newest last: a kill in between leaves none that is newer than what the run goes on from.
+        for path in reversed(self.resumable()):
             if _step_of(path) > step:
                 target = self.folder / SUPERSEDED / path.name
                 target.parent.mkdir(exist_ok=True)

@@ -73,6 +73,7 @@ class Console:
 
     def _write(self) -> None:
         if self._log is None:
+            del self._unwritten[:-LINES_KEPT]
             return
         try:
             # Opened for each line, which are rare: so the file is closed whichever way a run ends.

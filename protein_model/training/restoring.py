@@ -125,6 +125,7 @@ def _count_in_steps_of(
     begun = progress.step - progress.epochs_recorded * old_steps
     progress.step = progress.epochs_recorded * steps_per_epoch
     progress.steps_per_epoch = steps_per_epoch
+    progress.skipped_steps = []  # steps are others now
     progress.start_epoch()
     if steps_known:
         say(

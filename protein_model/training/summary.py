@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from ..wording import counted
+from .checkpoints import BEST_MODEL, SUPERSEDED
 from .progress import BestValidation, LossHistory
 
 FILES = {
@@ -47,7 +48,10 @@ def run_summary(
         ]
     if math.isfinite(best.loss):
         epoch = f"epoch {best.epoch:,}" if best.epoch else "of an epoch that its file does not tell"
-        where = str(best_model) if best_model is not None else f"from before the resume, not in {save_dir}"
+        aside = save_dir / SUPERSEDED / BEST_MODEL
+        where = f"from before the resume, {f'set aside: {aside}' if aside.is_dir() else f'not in {save_dir}'}"
+        if best_model is not None:
+            where = str(best_model)
         lines.append(f"best            validation loss {best.loss:.4f} nats/residue, {epoch}: {where}")
     if newest_checkpoint is not None:
         lines.append(f"to go on        --resume_from {newest_checkpoint} with a higher --epochs")

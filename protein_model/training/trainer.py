@@ -183,9 +183,9 @@ class Trainer:
         self._curve_drawn = -math.inf
         self._went_back = False
 
+        self._saved = saved
         if saved is not None:
             self._go_on_from(saved)
-        self._resumed_from = saved.point.folder if saved is not None else None
         if not settings.dry_run and self.accelerator.is_main_process:
             self._begin_save_dir()
             self.console.log_to(self.save_dir / LOG_FILE)
@@ -389,7 +389,10 @@ class Trainer:
         # Known only since the checkpoint was written.
         divergences = [*self.history.divergences, refused.event]
         skipped = {*progress.skipped_steps, refused.step}
-        load_state(self.accelerator, self.network, str(folder / STATE_FOLDER))
+        if self._saved is not None and folder.resolve() == self._saved.point.folder.resolve():
+            self._restore(self._saved, say=lambda line: None)  # what it was made into by the resume is in no file yet
+        else:
+            load_state(self.accelerator, self.network, str(folder / STATE_FOLDER))
         self.history.divergences = divergences
         progress.skipped_steps = sorted(skipped | set(progress.skipped_steps))
         self.console.say(
@@ -441,7 +444,7 @@ class Trainer:
     def _complete_save(self) -> None:
         """Write the checkpoint of an epoch where the run was killed after the best model of it, but before that."""
         name = f"checkpoint_epoch_{self.progress.epoch}"
-        of_best_model = self._resumed_from == self.save_dir / BEST_MODEL
+        of_best_model = self._saved is not None and self._saved.point.folder == self.save_dir / BEST_MODEL
         if of_best_model and self._epoch_is_due():
             missing = self.accelerator.is_main_process and not (self.save_dir / name).exists()
             if self._any_process(missing):
@@ -579,7 +582,22 @@ class Trainer:
 
     def _go_on_from(self, saved: SavedRun) -> None:
         """Load the state and put the run where the checkpoint stands."""
-        old_steps = restore(
+        old_steps = self._restore(saved, self.console.say)
+        self.steps.restart_sums(self.progress.epoch_sums)
+        if self.settings.dry_run:
+            return
+        reason = "later than the checkpoint resumed from"
+        if saved.point.manifest.step > self.progress.step:
+            self._save_in_new_steps(saved, old_steps)
+            reason = f"its epochs have {old_steps:,} steps"
+        if self.accelerator.is_main_process:
+            for path in self.store.set_aside_after(self.progress.step):
+                self._went_back = True
+                self.console.say(f"Set aside, {reason}: {path}")
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, saved: SavedRun, say: Callable[[str], None]) -> int:
+        return restore(
             self.accelerator,
             self.network,
             self.optimizer,
@@ -588,40 +606,31 @@ class Trainer:
             self.settings,
             self.schedule,
             self._run_description()["data"],
-            self.console.say,
+            say,
         )
-        self.steps.restart_sums(self.progress.epoch_sums)
-        if self.settings.dry_run:
-            return
-        reason = "later than the checkpoint resumed from"
-        if saved.point.manifest.step > self.progress.step:
-            self._save_in_new_steps(old_steps)
-            reason = f"its epochs have {old_steps:,} steps"
-        if self.accelerator.is_main_process:
-            for path in self.store.set_aside_after(self.progress.step):
-                self._went_back = True
-                self.console.say(f"Set aside, {reason}: {path}")
-        self.accelerator.wait_for_everyone()
 
-    def _save_in_new_steps(self, old_steps: int) -> None:
+    def _save_in_new_steps(self, saved: SavedRun, old_steps: int) -> None:
         """Write what was loaded once more, before the checkpoint that it is from is set aside.
 
-        Checkpoints are ordered by steps. Where an epoch has fewer of them than before, the new ones of the run have
-        fewer steps than those it goes on from, which must make way; a kill before the next save would lose everything.
+        Checkpoints are ordered by steps. Where an epoch has another number of them than before, the new ones of the run
+        may have fewer steps than those it goes on from, which must make way; a kill before the next save would lose
+        everything.
         """
+        step, epochs = self.progress.step, self.progress.epochs_recorded
+        names = [f"checkpoint_step_{step}"]
+        if self.best.epoch == epochs and saved.point.manifest.step == epochs * old_steps:
+            names.append(BEST_MODEL)  # it is the checkpoint of that epoch, or equal to it
         if self.accelerator.is_main_process:
-            name = f"checkpoint_step_{self.progress.step}"
-            description = self._run_description()
-            step, epochs = self.progress.step, self.progress.epochs_recorded
-            self.writer.save([name], self._state(), step, epochs, description, lambda: None)
+            self.writer.save(names, self._state(), step, epochs, self._run_description(), lambda: None)
             self.writer.wait()
         else:
             help_snapshot(self._state())
         failure = self.writer.last_failure
         if self._any_process(failure is not None):
             raise CheckpointError(
-                f"an epoch had {old_steps:,} optimizer steps, and has fewer now, so that the checkpoint has to be "
-                f"written anew, but {failure or 'see the message of process 0'}"
+                f"an epoch had {old_steps:,} optimizer steps and has {self.progress.steps_per_epoch:,} now, so the "
+                f"checkpoint has to be written anew, but {failure or 'see the message of process 0'}. Nothing was "
+                "moved: start again when that is mended"
             )
 
 

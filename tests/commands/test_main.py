@@ -27,7 +27,7 @@ def test_interrupted_designing_ends_with_one_line_and_goes_on(tiny_model_folder,
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert said == "stopped by Ctrl-C; the same command goes on\n"
+    assert said.endswith("stopped by Ctrl-C; the same command goes on\n") and "Traceback" not in said
     assert process.returncode == 130
 
 

@@ -564,7 +564,16 @@ def test_a_journal_that_was_cut_off_is_used_as_far_as_it_goes(tmp_path):
     assert (content(again), again.fingerprint) == (content(whole), whole.fingerprint)
 
 
-@pytest.mark.parametrize("lines", ["[1]", "3", '{"version": 2}', '{"version": 2, "shard_count": "x"}', None])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "[1]",
+        "3",
+        json.dumps({"version": FORMAT_VERSION}),
+        json.dumps({"version": FORMAT_VERSION, "shard_count": "x"}),
+        None,
+    ],
+)
 def test_a_journal_of_something_else_is_not_used(tmp_path, lines):
     write_files(tmp_path / "data", 8)
     expected = content(build(tmp_path / "data", tmp_path))

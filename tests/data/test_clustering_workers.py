@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,9 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def children() -> set[int]:
     """Subprocesses of this process that have not ended."""
-    return {
-        int(child) for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()
-    }
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            found |= {int(child) for child in (task / "children").read_text().split()}
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +82,7 @@ def test_stopping_ends_the_processes(sequences):
 def test_a_process_that_dies_ends_the_work_and_says_how(sequences, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(SplitError, match=r"groups sequences by similarity ended with exit status 7; --cluster_file"):
+    with pytest.raises(SplitError, match=r"similarity ended with exit status 7; .*taskset, or --cluster_file"):
         cluster_sequences(sequences, num_workers=2)
     (tmp_path / "sitecustomize.py").write_text("import os; os.kill(os.getpid(), 9)")
     with pytest.raises(SplitError, match=r"similarity was killed by SIGKILL"):
@@ -94,7 +99,27 @@ def test_no_room_is_said_with_the_folder_and_the_size(sequences):
         "cluster_sequences(['A' * 50, 'C' * 60], num_workers=2)"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert re.search(r"SplitError: no room for 0 MB in \S+, .*TMPDIR.*\s\Z", ended.stderr)
+    assert re.search(r"SplitError: no room for 0 MB of temporary files, .*TMPDIR.*\s\Z", ended.stderr)
+
+
+def test_no_temporary_folder_is_said_as_such(sequences, monkeypatch):
+    def none(**options):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", none)
+    with pytest.raises(SplitError, match=r"no room for .* \(No usable temporary directory found\); name a folder in"):
+        cluster_sequences(sequences, num_workers=2)
+
+
+@pytest.mark.parametrize("half", ['{"links": [[0', "no JSON\\n"])
+def test_a_reply_that_makes_no_sense_is_not_waited_for(sequences, tmp_path, monkeypatch, half):
+    """Such as the half of a line, from a process that is killed while it writes."""
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, sys\nif '-c' in sys.orig_argv: os.write(1, b'{half}'); os._exit(7)"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises((SplitError, ValueError)):
+        cluster_sequences(sequences, num_workers=2)
 
 
 def test_processes_end_with_the_one_that_was_killed(tmp_path):
@@ -105,7 +130,8 @@ def test_processes_end_with_the_one_that_was_killed(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        process.stdout.readline()
+        for _ in range(50):
+            process.stdout.readline()
         tasks = Path(f"/proc/{process.pid}/task").iterdir()
         workers = [int(child) for task in tasks for child in (task / "children").read_text().split()]
         process.send_signal(signal.SIGKILL)

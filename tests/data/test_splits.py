@@ -362,9 +362,9 @@ def test_clusters_are_kept_and_made_anew_for_other_contents(tmp_path, monkeypatc
     runs = []
     compute = clusters.cluster_sequences
 
-    def counted(sequences, on_sequence):
+    def counted(sequences, on_sequence, num_workers):
         runs.append(len(sequences))
-        return compute(sequences, on_sequence)
+        return compute(sequences, on_sequence, num_workers)
 
     monkeypatch.setattr(clusters, "cluster_sequences", counted)
     cache = build(tmp_path / "data", tmp_path)
@@ -395,10 +395,10 @@ def test_of_several_processes_one_groups_and_the_others_wait(tmp_path, monkeypat
     cache = build(tmp_path / "data", tmp_path)
     runs, compute = [], clusters.cluster_sequences
 
-    def slow(sequences, on_sequence):
+    def slow(sequences, on_sequence, num_workers):
         runs.append(threading.get_ident())
         threading.Event().wait(0.5)
-        return compute(sequences, on_sequence)
+        return compute(sequences, on_sequence, num_workers)
 
     monkeypatch.setattr(clusters, "cluster_sequences", slow)
     found: list[dict[str, set[str]]] = []

@@ -53,6 +53,24 @@ def test_rollback_goes_back_and_leaves_the_step_out(start, capsys):
     assert resumed.history.divergences == trainer.history.divergences
 
 
+def test_a_rollback_to_the_checkpoint_resumed_from_keeps_what_the_resume_changed(start, capsys):
+    """An epoch has more steps than when it was written, and other settings; no file says so yet."""
+    first = start(epochs=1)
+    first.fit()
+    options = {"batch_residues": 200, "weight_decay": 0.5, "ema_decay": 0.5, "on_divergence": "rollback"}
+    again = start(resume_from="latest", epochs=2, **options)
+    steps = again.progress.steps_per_epoch
+    assert steps > first.progress.steps_per_epoch
+    capsys.readouterr()
+    poison(again, {steps + 1}).fit()
+    assert "1 optimizer step is done again, and this one is left out" in capsys.readouterr().out
+    assert again.progress.steps_per_epoch == steps and again.progress.step == 2 * steps
+    assert [entry["epoch"] for entry in again.history.epochs] == [1, 2]
+    assert [event["step"] for event in again.history.divergences] == [steps + 1]
+    assert [resume["step"] for resume in again.history.resumes] == [steps]
+    assert (again.optimizer.param_groups[0]["weight_decay"], again.average.decay) == (0.5, 0.5)
+
+
 def test_rollbacks_are_limited(start):
     trainer = poison(start(save_every_steps=1, on_divergence="rollback", max_rollbacks=2), {2, 3, 4, 6})
     with pytest.raises(RunDiverged, match="2 rollbacks are done, and --max_rollbacks allows no more"):

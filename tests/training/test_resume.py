@@ -10,7 +10,7 @@ import torch
 from protein_model.data.batching import BatchingError
 from protein_model.model.modeling import ProteinModel
 from protein_model.training.arguments import SettingsError
-from protein_model.training.checkpoints import CheckpointError, CheckpointStore, locate
+from protein_model.training.checkpoints import CheckpointError, CheckpointStore, locate, verify
 
 from .comparison import assert_same, state_of
 
@@ -326,6 +326,7 @@ def test_with_fewer_steps_in_an_epoch_nothing_is_lost_by_a_kill_before_the_next_
     steps = again.progress.steps_per_epoch
     assert steps < first.progress.steps_per_epoch
     assert "Set aside, its epochs have" in capsys.readouterr().out
+    assert first.best.epoch == 2 and verify(first.save_dir / "best_model").step == 2 * steps
     last = start(resume_from="latest", epochs=3)
     assert last.progress.epochs_recorded == 2 and last.progress.step == 2 * steps
     last.fit()

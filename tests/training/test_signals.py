@@ -68,7 +68,7 @@ def test_a_second_interrupt_also_ends_a_process_that_is_in_one_long_call():
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    time.sleep(1.2)
+    time.sleep(2.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     try:
