@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import first_line
 from .errors import SplitError
 from .linkage import Labels, Link, new_links
-from .subprocesses import Worker, WorkerStopped, begin_to_serve, how_it_ended
+from .subprocesses import Caretaker, Worker, WorkerStopped, at_work, begin_to_serve, how_it_ended
 from .word_index import WordIndex
 
 _INSTEAD = "--cluster_file takes the groups that another program made"
@@ -56,20 +56,12 @@ def links_by_workers(index: WordIndex, num_workers: int) -> Generator[list[Link]
             _Caretaker(search, Worker(__name__, (str(descriptor), layout), pass_fds=(descriptor,)), events)
             for _ in range(num_workers)
         ]
-        try:
-            for caretaker in caretakers:
-                caretaker.start()
+        with at_work(caretakers):
             for _ in range(len(index)):
                 event = events.get()
                 if isinstance(event, BaseException):
                     raise event
                 yield event
-        finally:
-            for caretaker in caretakers:
-                caretaker.worker.stop()
-            for caretaker in caretakers:
-                if caretaker.is_alive():  # not so if an interruption came before it was started
-                    caretaker.join()
 
 
 class _Search:
@@ -85,12 +77,11 @@ class _Search:
             return next(self._queries, None)
 
 
-class _Caretaker(threading.Thread):
+class _Caretaker(Caretaker):
     """Looks after one worker: hands it sequences and what the others have linked."""
 
     def __init__(self, search: _Search, worker: Worker, events: queue.SimpleQueue[list[Link] | BaseException]):
-        super().__init__(daemon=True)
-        self.worker = worker
+        super().__init__(worker)
         self._search = search
         self._events = events
 

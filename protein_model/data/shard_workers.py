@@ -7,14 +7,13 @@ import os
 import queue
 import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from ..wording import counted
 from .errors import CacheError, CacheInterrupted
 from .shards import make_shard
-from .subprocesses import Worker, WorkerStopped, begin_to_serve, how_it_ended
+from .subprocesses import Caretaker, Worker, WorkerStopped, at_work, begin_to_serve, how_it_ended
 
 POLL_SECONDS = 0.1
 # Signals by which a process dies of its own fault. Any other one was sent by someone and says nothing about the file.
@@ -69,9 +68,7 @@ def _make_in_workers(
         waiting.put(task)
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     caretakers = [_Caretaker(waiting, events) for _ in range(min(num_workers, len(tasks)))]
-    try:
-        for caretaker in caretakers:
-            caretaker.start()
+    with at_work(caretakers):
         unfinished = len(tasks)
         while unfinished:
             if should_stop():
@@ -92,20 +89,13 @@ def _make_in_workers(
             else:
                 unfinished -= 1
                 yield value
-    finally:
-        for caretaker in caretakers:
-            caretaker.worker.stop()
-        for caretaker in caretakers:
-            if caretaker.is_alive():  # not so if an interruption came before it was started
-                caretaker.join()
 
 
-class _Caretaker(threading.Thread):
+class _Caretaker(Caretaker):
     """Looks after one worker: hands it tasks, starts another if it crashes."""
 
     def __init__(self, waiting: queue.SimpleQueue[Task], events: queue.SimpleQueue[tuple[str, Any]]):
-        super().__init__(daemon=True)
-        self.worker = Worker(__name__)
+        super().__init__(Worker(__name__))
         self._waiting = waiting
         self._events = events
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 # The main process alone decides when a worker ends; batch systems signal all processes of a job, at any time.
@@ -100,6 +100,29 @@ class Worker:
         status = process.wait()
         process.stdout.close()
         return status
+
+
+class Caretaker(threading.Thread):
+    """A thread that talks to a worker."""
+
+    def __init__(self, worker: Worker):
+        super().__init__(daemon=True)
+        self.worker = worker
+
+
+@contextlib.contextmanager
+def at_work(caretakers: Sequence[Caretaker]) -> Iterator[None]:
+    """Start caretakers, and end them with their workers in the end, whatever happens meanwhile."""
+    try:
+        for caretaker in caretakers:
+            caretaker.start()
+        yield
+    finally:
+        for caretaker in caretakers:
+            caretaker.worker.stop()
+        for caretaker in caretakers:
+            if caretaker.is_alive():  # not so if an interruption came before it was started
+                caretaker.join()
 
 
 def begin_to_serve() -> Callable[..., None]:
