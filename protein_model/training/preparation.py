@@ -102,7 +102,8 @@ def prepare_data(
     if not settings.dry_run:
         # Now, so that no training depends on a network; without parts, the first few steps need every shard anyway.
         cache.fetch(rows, should_stop, Progress(say is not None, "fetching the data"))
-        refuse_unscorable(cache, split)
+        if rows is None:  # others than these are to stay where they are
+            refuse_unscorable(cache, split)
     sampler = MicroBatchSampler(plan)
     train = StructureDataset(cache, split.train, settings.batch_residues, settings.seed)
     validation = StructureDataset(cache, split.validation, None, settings.seed)

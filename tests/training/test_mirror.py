@@ -94,7 +94,7 @@ def test_the_copy_is_what_the_save_folder_has_and_a_run_goes_on_from_it_elsewher
     verify(tmp_path / "fetched" / "best_model")
     # A machine that has nothing of it, and the command that the run began with.
     second = start(save_dir="second", resume_from="latest", mirror_checkpoints_to="memory://lab/run")
-    assert second._resumed_from.name == "checkpoint_epoch_2"
+    assert second._saved.point.folder.name == "checkpoint_epoch_2"
     assert files_below(second.save_dir / "best_model") == files_below(first.save_dir / "best_model")
     second.fit()
     assert_same(state_of(second), state_of(whole))
