@@ -23,6 +23,7 @@ def test_two_processes_see_what_one_sees(launch, tmp_path):
     assert json.loads((two / "settings.json").read_text())["shards"] == 2
 
 
+@pytest.mark.proof
 def test_deterministic_runs_are_the_same_bit_for_bit_on_one_process_and_on_two(launch, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     launch("--save_dir", str(one), "--gradient_accumulation_steps", "2", "--deterministic")
@@ -34,6 +35,7 @@ def test_deterministic_runs_are_the_same_bit_for_bit_on_one_process_and_on_two(l
         assert torch.equal(value, found[name]), name
 
 
+@pytest.mark.proof
 def test_a_run_of_two_processes_goes_on_with_one_and_back(launch, tmp_path):
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     launch("--save_dir", str(whole), processes=2)
