@@ -72,7 +72,8 @@ def restore(
         )
     progress, history, best = registered.progress, registered.loss_history, registered.best_validation
     steps_per_epoch = progress.steps_per_epoch
-    fresh_optimizer = optimizer.state_dict() if settings.reset_optimizer else None
+    # Without what it has learned since: a rollback to the checkpoint comes here again.
+    fresh_optimizer = {**optimizer.state_dict(), "state": {}} if settings.reset_optimizer else None
     load_state(accelerator, network, str(folder / STATE_FOLDER))
     if fresh_optimizer is not None:
         optimizer.load_state_dict(fresh_optimizer)

@@ -71,6 +71,15 @@ def test_a_rollback_to_the_checkpoint_resumed_from_keeps_what_the_resume_changed
     assert (again.optimizer.param_groups[0]["weight_decay"], again.average.decay) == (0.5, 0.5)
 
 
+def test_a_rollback_to_the_checkpoint_resumed_from_resets_the_optimizer_again(start):
+    start(epochs=1).fit()
+    again = start(resume_from="latest", epochs=2, reset_optimizer=True, on_divergence="rollback")
+    first = again.progress.step
+    poison(again, {first + 2}).fit()
+    steps = {float(entry["step"]) for entry in again.optimizer.optimizer.state_dict()["state"].values()}
+    assert steps == {again.progress.step - first - 1.0}
+
+
 def test_rollbacks_are_limited(start):
     trainer = poison(start(save_every_steps=1, on_divergence="rollback", max_rollbacks=2), {2, 3, 4, 6})
     with pytest.raises(RunDiverged, match="2 rollbacks are done, and --max_rollbacks allows no more"):
